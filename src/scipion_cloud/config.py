@@ -1,0 +1,104 @@
+"""The one configuration: defaults, then `config.toml` in the home folder, then `SCIPION_CLOUD_*` variables."""
+
+import os
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scipion_cloud.errors import ConfigError
+
+ENV_PREFIX = "SCIPION_CLOUD_"
+
+
+def _data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "scipion-cloud"
+
+
+class Config(BaseModel):
+    """Everything an installation can choose. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: Path = Field(default_factory=_data_dir, description="Folder that holds the database, projects and jobs.")
+    software: Path = Field(
+        default_factory=lambda: _data_dir() / "software",
+        description="Folder of the Scipion environment; several homes can share one.",
+    )
+    host: str = Field("127.0.0.1", description="Address that the portal listens on.")
+    port: int = Field(8080, ge=1, le=65535, description="Port that the portal listens on.")
+    public_url: str = Field(
+        "", description="How browsers reach the portal when a TLS proxy stands before it, as https://name."
+    )
+    database: str = Field("sqlite", description="'sqlite', or a URL postgresql://user:password@host:port/name.")
+    cpus: int | None = Field(None, ge=1, description="CPUs that jobs may use; all of the machine if unset.")
+    memory_gb: float | None = Field(None, gt=0, description="Memory that jobs may use, GiB; 90 % if unset.")
+    max_queued: int = Field(10_000, ge=1, description="Jobs that may wait in the local queue.")
+    desktop_hours: float = Field(8.0, gt=0, description="Hours until a desktop closes unless it is extended.")
+    upload_max_gb: float = Field(1024.0, gt=0, description="Largest single upload, GiB.")
+
+    @property
+    def projects(self) -> Path:
+        """Folder of the projects' working copies."""
+        return self.home / "projects"
+
+    @property
+    def jobs(self) -> Path:
+        """Folder of the local batch system."""
+        return self.home / "jobs"
+
+    @property
+    def desktops(self) -> Path:
+        """Folder of the desktops' sockets, settings and logs."""
+        return self.home / "desktops"
+
+    @property
+    def results(self) -> Path:
+        """Folder of pictures made from runs; can be made again."""
+        return self.home / "results"
+
+    @property
+    def scipion_home(self) -> Path:
+        """SCIPION_HOME: Scipion's configuration and its `software/em` folder."""
+        return self.software / "scipion"
+
+    @property
+    def scipion_python(self) -> Path:
+        """The interpreter of the Scipion environment."""
+        return self.software / "scipion-env" / "bin" / "python"
+
+    @property
+    def url(self) -> str:
+        """How a browser reaches the portal, without a slash at the end."""
+        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+
+def read_config() -> Config:
+    """Read the configuration afresh. Raises ConfigError with the key at fault and what is expected there."""
+    from_env = {
+        name: value
+        for name in Config.model_fields
+        if (value := os.environ.get(ENV_PREFIX + name.upper()))
+    }
+    home = Path(from_env.get("home") or _data_dir())
+    file = home / "config.toml"
+    values: dict[str, Any] = {}
+    if file.exists():
+        try:
+            values = tomllib.loads(file.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+            raise ConfigError(f"{file} is not valid TOML: {e}. Correct it or move it away.") from e
+    try:
+        return Config(**{"home": home, **values, **from_env})
+    except ValidationError as e:
+        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
+        raise ConfigError(f"{file} or a {ENV_PREFIX}* variable is wrong: {faults}.") from e
+
+
+@cache
+def get_config() -> Config:
+    """The configuration of this process, read once."""
+    return read_config()

@@ -1,0 +1,51 @@
+"""The vocabulary that the rooms share: frozen values and state machines, no I/O."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a member may do in a project."""
+
+    VIEWER = "viewer"  # see everything, look at a desktop
+    EDITOR = "editor"  # upload, run, use the desktop
+    MANAGER = "manager"  # also members, deletion; the owner is always one
+
+
+class RunState(StrEnum):
+    """The life of a run."""
+
+    WAITING = "waiting"  # accepted; no job yet
+    QUEUED = "queued"  # the batch system has it
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """True once nothing will change any more."""
+        return self in (RunState.FINISHED, RunState.FAILED, RunState.CANCELLED)
+
+
+class DesktopState(StrEnum):
+    """The life of a desktop."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        """True once nothing will change any more."""
+        return self in (DesktopState.STOPPED, DesktopState.FAILED)
+
+
+class MovieState(StrEnum):
+    """Where one movie of a run stands."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
