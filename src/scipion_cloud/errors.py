@@ -1,5 +1,7 @@
 """One tree of errors. Each message tells a person what happened and what to do about it."""
 
+from collections.abc import Mapping
+
 
 class ScipionCloudError(Exception):
     """Base of all errors that Scipion Cloud raises on purpose; its text is fit to be shown to a user."""
@@ -10,7 +12,18 @@ class ConfigError(ScipionCloudError):
 
 
 class InvalidInput(ScipionCloudError):
-    """A value or a file given by a user cannot be used; the message says why and what would be right."""
+    """A value or a file given by a user cannot be used; the message says why and what would be right.
+
+    `errors` holds the messages field by field, where the fields are known.
+    """
+
+    def __init__(self, message: str = "", errors: Mapping[str, str] | None = None) -> None:
+        self.errors = dict(errors or {})
+        super().__init__(message or " ".join(f"{field}: {text}" for field, text in self.errors.items()))
+
+
+class Conflict(ScipionCloudError):
+    """What is asked for does not fit the present state; the message says what to end or wait for first."""
 
 
 class NotFound(ScipionCloudError):

@@ -40,10 +40,14 @@ class Project(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    def save(self, *args: object, **kwargs: object) -> None:
+    def name_folder(self) -> None:
         """Name the folder once: safe characters only, since Scipion writes it into shell commands."""
         if not self.folder:
             self.folder = f"{slugify(self.name)[:40].strip('-_') or 'project'}-{self.id.hex[:8]}"
+
+    def save(self, *args: object, **kwargs: object) -> None:
+        """Save the row; a new one gets the name of its folder."""
+        self.name_folder()
         super().save(*args, **kwargs)  # type: ignore[arg-type]
 
     @property
