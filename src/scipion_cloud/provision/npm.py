@@ -1,4 +1,4 @@
-"""The browser's packages (noVNC, Uppy, htmx, the Inter typeface), pinned with their digests by package-lock.json."""
+"""The browser's packages (noVNC, Uppy, htmx, the Inter typeface), pinned by digest in package-lock.json."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def stamp() -> Stamp:
 
 
 def install(report: Report) -> None:
-    """Put the locked packages under `portal/web/node_modules`; no package may run a script. Raises SetupError."""
+    """Put the locked packages under `portal/web/node_modules`; none may run a script. Raises SetupError."""
     options = ["ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--loglevel=error"]
     stream([*npm_command(), *options], report, what="Fetching the browser's packages", cwd=FOLDER)
     stamp().write()

