@@ -1,0 +1,1 @@
+"""Web tools: their forms, the requests they become, and the bridge to the Scipion environment."""

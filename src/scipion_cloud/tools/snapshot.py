@@ -1,0 +1,224 @@
+"""The state of a Scipion project, read from its databases without Scipion (milliseconds instead of seconds).
+
+`project.sqlite` holds all protocols; a launched one keeps its truth in its own `logs/run.db`, and Scipion copies
+that back only when somebody looks. Here both are read, never written, and merged as Scipion would.
+"""
+
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+_DATABASE = "project.sqlite"
+_TIMEOUT = 2.0  # s to wait for a writer's transaction
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_TOP_LEVEL = re.compile(r"^(\d+)\.([A-Za-z_]\w*)$")
+
+
+@dataclass(frozen=True)
+class ProtocolInfo:
+    """One protocol ("box") of a project. Times are UTC; `status` is Scipion's own word (saved, launched, running,
+    finished, failed, aborted, ...); `run_dir` is relative to the project."""
+
+    id: int
+    class_name: str
+    label: str
+    comment: str
+    status: str
+    created: datetime | None
+    started: datetime | None
+    ended: datetime | None
+    run_dir: str
+    job_id: str
+    error: str
+    parents: tuple[int, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def is_active(self) -> bool:
+        """True while Scipion counts it as going on."""
+        return self.status in ("launched", "running", "scheduled", "waiting")
+
+
+@dataclass(frozen=True)
+class ProjectSnapshot:
+    """All protocols of a project by id, and what could not be read, in words."""
+
+    protocols: tuple[ProtocolInfo, ...]
+    problems: tuple[str, ...]
+
+    def find(self, protocol_id: int) -> ProtocolInfo | None:
+        """The protocol with that id."""
+        return next((p for p in self.protocols if p.id == protocol_id), None)
+
+
+@dataclass(frozen=True)
+class _Row:
+    id: int
+    parent: int | None
+    name: str
+    class_name: str
+    value: str
+    label: str
+    comment: str
+    creation: str
+
+
+def read_project(path: Path) -> ProjectSnapshot:
+    """Read the project in folder `path`. Never raises for a bad database: what can be read is returned, and
+    `problems` tells the rest. Links that lead out of the project are not followed."""
+    problems: list[str] = []
+    try:
+        rows = _rows(path / _DATABASE, path)
+    except (OSError, sqlite3.Error) as e:
+        return ProjectSnapshot((), (f"{_DATABASE} could not be read: {e}.",))
+    protocols = []
+    for top in _protocol_rows(rows):
+        fields = _fields(rows, top.id)
+        own, own_problem = _run_fields(path, top.id, fields)
+        if own_problem:
+            problems.append(f"{_name(top)}: {own_problem}")
+        protocols.append(_protocol(rows, top, fields, own))
+    return ProjectSnapshot(tuple(protocols), tuple(problems))
+
+
+def _rows(file: Path, project: Path, only: int | None = None) -> dict[int, _Row]:
+    """The objects in a database by id: all of them, or a protocol and what belongs to it."""
+    if file.is_symlink() or not file.resolve().is_relative_to(project.resolve()):
+        raise OSError("it is a link to somewhere else")
+    if not file.is_file():
+        raise FileNotFoundError("there is no such file")
+    query = "SELECT id, parent_id, name, classname, value, label, comment, creation FROM Objects"
+    values: tuple[int | str, ...] = ()
+    if only is not None:
+        query += " WHERE id = ? OR name LIKE ?"
+        values = (only, f"{only}.%")
+    with _connection(file) as db:
+        found = db.execute(query, values).fetchall()
+    rows = (_Row(r[0], r[1], *(str(v) if v is not None else "" for v in r[2:])) for r in found)
+    return {row.id: row for row in rows}
+
+
+@contextmanager
+def _connection(file: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection. Where a dead writer left a journal behind, which only a writer may undo, a private
+    copy is read instead."""
+    try:
+        with closing(_open(file, "ro")) as db:
+            db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            yield db
+            return
+    except sqlite3.OperationalError:
+        journal = file.with_name(file.name + "-journal")
+        if not journal.is_file() or journal.is_symlink():
+            raise
+    with tempfile.TemporaryDirectory(prefix="scipion-cloud-") as folder:
+        copy = Path(folder) / file.name
+        shutil.copyfile(file, copy)
+        shutil.copyfile(journal, copy.with_name(journal.name))
+        with closing(_open(copy, "rw")) as db:
+            yield db
+
+
+def _open(file: Path, mode: str) -> sqlite3.Connection:
+    db = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode={mode}", uri=True, timeout=_TIMEOUT)
+    db.text_factory = lambda raw: raw.decode(errors="replace")
+    return db
+
+
+def _protocol_rows(rows: dict[int, _Row]) -> list[_Row]:
+    """Protocols are the objects without a parent that have a status."""
+    with_status = {int(m[1]) for r in rows.values() if (m := _TOP_LEVEL.match(r.name)) and m[2] == "status"}
+    return [row for key, row in sorted(rows.items()) if key in with_status and row.parent is None]
+
+
+def _fields(rows: dict[int, _Row], protocol: int) -> dict[str, _Row]:
+    """The direct attributes of a protocol, by name."""
+    prefix = f"{protocol}."
+    return {
+        m[2]: row
+        for row in rows.values()
+        if row.name.startswith(prefix) and (m := _TOP_LEVEL.match(row.name))
+    }
+
+
+def _run_fields(path: Path, protocol: int, fields: dict[str, _Row]) -> tuple[dict[str, _Row] | None, str]:
+    """The attributes in the run's own database if it is newer than what the project knows, and a problem."""
+    run_dir = _run_dir(fields)
+    if not run_dir:
+        return None, ""
+    file = path / run_dir / "logs" / "run.db"
+    try:
+        modified = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+        known = _time(_value(fields, "lastUpdateTimeStamp"))
+        if known is not None and modified <= known:
+            return None, ""
+        return _fields(_rows(file, path, protocol), protocol) or None, ""
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, sqlite3.Error) as e:
+        return None, f"the state of the run could not be read ({e})."
+
+
+def _protocol(
+    rows: dict[int, _Row], top: _Row, fields: dict[str, _Row], own: dict[str, _Row] | None
+) -> ProtocolInfo:
+    state = own if own and "status" in own else fields  # the label and the job belong to the project
+    return ProtocolInfo(
+        id=top.id,
+        class_name=top.class_name,
+        label=top.label or _name(top),
+        comment=top.comment,
+        status=_value(state, "status"),
+        created=_time(top.creation, utc=True),
+        started=_time(_value(state, "initTime")),
+        ended=_time(_value(state, "endTime")),
+        run_dir=_run_dir(fields),
+        job_id=_value(fields, "_jobId") or _value(state, "_jobId"),
+        error=_COLOURS.sub("", _value(state, "_error")).strip(),
+        parents=_parents(rows, top.id),
+        outputs=tuple(filter(None, _value(state, "_outputs").split(","))),
+    )
+
+
+def _name(row: _Row) -> str:
+    return row.label or f"{row.class_name}.{row.id}"
+
+
+def _value(fields: dict[str, _Row], name: str) -> str:
+    return fields[name].value if name in fields else ""
+
+
+def _run_dir(fields: dict[str, _Row]) -> str:
+    """The run's folder, or "" if it is unset or would lead out of the project."""
+    folder = PurePosixPath(_value(fields, "workingDir"))
+    unsafe = folder.is_absolute() or ".." in folder.parts or not folder.parts
+    return "" if unsafe else str(folder)
+
+
+def _parents(rows: dict[int, _Row], protocol: int) -> tuple[int, ...]:
+    """The protocols whose outputs this one takes: pointers hold the id of a protocol or of something in one."""
+    found = set()
+    for row in rows.values():
+        if row.class_name == "Pointer" and row.name.startswith(f"{protocol}.") and row.value.isdigit():
+            target = rows.get(int(row.value))
+            while target is not None and target.parent is not None:
+                target = rows.get(target.parent)
+            if target is not None and target.id != protocol:
+                found.add(target.id)
+    return tuple(sorted(found))
+
+
+def _time(text: str, utc: bool = False) -> datetime | None:
+    """A time as Scipion writes it: local without a zone (SQLite's own `creation` is UTC)."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if utc else moment.astimezone(UTC)
