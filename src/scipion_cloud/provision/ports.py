@@ -25,7 +25,7 @@ def listen(host: str, port: int) -> socket.socket:
             ) from e
         if e.errno == errno.EACCES:
             raise SetupError(
-                f"Port {port} is for administrators, as all below 1024. Use --port 8080, with a proxy before it."
+                f"Port {port} is for administrators, like all below 1024. Use --port 8080."
             ) from e
         raise SetupError(f"{host} is no address of this machine ({e.strerror}). Try --host 127.0.0.1") from e
     listener.set_inheritable(True)
@@ -39,7 +39,8 @@ def owner(port: int) -> psutil.Process | None:
     except psutil.AccessDenied:
         return None
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        listening = connection.status == psutil.CONN_LISTEN and connection.laddr
+        if listening and connection.laddr[1] == port and connection.pid:
             try:
                 return psutil.Process(connection.pid)
             except psutil.NoSuchProcess:

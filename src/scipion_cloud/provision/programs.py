@@ -13,7 +13,9 @@ def find_uv() -> Path:
     """The `uv` program: variable UV (the launcher sets it), or on PATH. Raises SetupError."""
     found = os.environ.get("UV") or shutil.which("uv")
     if not found:
-        raise SetupError("uv was not found. Start through ./scipion-cloud, which brings it, or set UV to its path.")
+        raise SetupError(
+            "uv was not found. Start through ./scipion-cloud, which brings it, or set UV to its path."
+        )
     return Path(found)
 
 

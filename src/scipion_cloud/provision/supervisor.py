@@ -32,9 +32,7 @@ class ChildSpec:
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)  # added to our own environment
     pass_fds: tuple[int, ...] = ()
-    ready: Callable[[], bool] | None = (
-        None  # asked until it says yes; None: as soon as it runs
-    )
+    ready: Callable[[], bool] | None = None  # asked until it says yes; None: as soon as it runs
     ready_within: float = 60.0  # s
     stop_within: float = 10.0  # s between SIGTERM and SIGKILL
 
@@ -53,9 +51,9 @@ class Supervisor:
     """Starts children, restarts those that die, stops them all.
 
     Each child leads its own session (Ctrl-C in the terminal reaches us, not them) and gets SIGTERM from the
-    kernel when our thread dies, so use the main one. `state` is a file that names their sessions: whatever a crash
-    left is ended by the next `start`. `marker` is NAME=value, put in each child's environment to tell them from
-    strangers.
+    kernel when our thread dies, so use the main one. `state` is a file that names their sessions, so that
+    `end_leftovers` finds whatever a crash left. `marker` is NAME=value, put in each child's environment to tell
+    them from strangers.
     """
 
     def __init__(self, children: Sequence[ChildSpec], state: Path, marker: str, notice: Notice) -> None:
@@ -69,12 +67,10 @@ class Supervisor:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
 
     def start(self) -> None:
-        """End what a crash left, start every child and wait until each is ready.
+        """Start every child and wait until each is ready.
 
         Raises SetupError with the end of its log if a child ends before that or takes too long.
         """
-        if killed := self._end_leftovers():
-            self._notice(f"ended {killed} processes that an earlier start had left")
         for child in self._children:
             self._spawn(child)
         for child in self._children:
@@ -190,12 +186,14 @@ class Supervisor:
         fresh.write_text(json.dumps([child.process.pid for child in self._children if child.process]))
         fresh.replace(self._state)
 
-    def _end_leftovers(self) -> int:
-        try:
-            left = [int(session) for session in json.loads(self._state.read_text())]
-        except (OSError, ValueError, TypeError):  # none, or torn by the crash itself
-            return 0
-        return sum(sessions.kill(session, marker=self._marker) for session in left)
+
+def end_leftovers(state: Path, marker: str) -> int:
+    """End what a supervisor that crashed left behind, and return how many processes that were."""
+    try:
+        left = [int(session) for session in json.loads(state.read_text())]
+    except (OSError, ValueError, TypeError):  # none, or torn by the crash itself
+        return 0
+    return sum(sessions.kill(session, marker=marker) for session in left)
 
 
 def _ending(code: int | None) -> str:

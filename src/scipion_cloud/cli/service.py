@@ -1,0 +1,101 @@
+"""The running service: portal and controller under a supervisor, and the work that they leave behind."""
+
+import http.client
+import os
+import sys
+import time
+from pathlib import Path
+
+from scipion_cloud.cli.progress import seconds
+from scipion_cloud.config import ENV_PREFIX, Config
+from scipion_cloud.jobs.local import LocalBackend
+from scipion_cloud.provision import home
+from scipion_cloud.provision.ports import listen
+from scipion_cloud.provision.process import Report, stream
+from scipion_cloud.provision.supervisor import ChildSpec, Notice, Supervisor, end_leftovers
+
+SETTINGS = "scipion_cloud.portal.settings"
+
+
+class Service:
+    """Portal and controller of one home. Call `stop` whatever happens."""
+
+    def __init__(self, config: Config, notice: Notice) -> None:
+        self.config = config
+        self._notice = notice
+        self._began = time.monotonic()
+        self._state = config.home / "up.children"
+        self._marker = f"{ENV_PREFIX}HOME={config.home}"
+        if killed := end_leftovers(self._state, self._marker):
+            notice(f"ended {killed} processes that an earlier start had left")
+        self._listener = listen(config.host, config.port)
+        os.environ.update(self.environ)
+        self.supervisor = Supervisor([self._portal(), self._controller()], self._state, self._marker, notice)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Variables by which every process of ours finds this home."""
+        return {
+            f"{ENV_PREFIX}HOME": str(self.config.home),
+            f"{ENV_PREFIX}SOFTWARE": str(self.config.software),
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(self) -> None:
+        """Start both and wait until the portal answers. Raises SetupError with the end of a log."""
+        self.supervisor.start()
+
+    def manage(self, command: str, report: Report) -> str:
+        """Run one of the portal's management commands and return its last lines. Raises SetupError."""
+        return stream([sys.executable, "-m", "django", command], report, what=f"The command {command}")
+
+    def describe(self) -> str:
+        """One calm line about how things are."""
+        parts = [f"{'●' if pid else '○'} {name}" for name, pid in self.supervisor.pids().items()]
+        return "  ".join([*parts, self.config.url, f"up {seconds(time.monotonic() - self._began)}"])
+
+    def stop(self, report: Report, *, end_work: bool) -> None:
+        """Stop portal and controller, then, with `end_work`, cancel all jobs, desktops among them."""
+        report("portal and controller")
+        self.supervisor.close()
+        self._listener.close()
+        if end_work:
+            backend = LocalBackend.from_config(self.config)
+            live = [job.id for job in backend.list(limit=0)]
+            if live:
+                report(f"{len(live)} jobs")
+                backend.cancel(live)
+                self._notice(f"cancelled {len(live)} jobs")
+
+    def _portal(self) -> ChildSpec:
+        options = ["--no-access-log", "--no-server-header", "--timeout-graceful-shutdown=3"]
+        # only a proxy on this machine may say who the client was, and only where one is configured
+        options.append("--proxy-headers" if self.config.public_url else "--no-proxy-headers")
+        application = "scipion_cloud.portal.asgi:application"
+        return ChildSpec(
+            "portal",
+            [sys.executable, "-m", "uvicorn", application, f"--fd={self._listener.fileno()}", *options],
+            self._log("portal"),
+            pass_fds=(self._listener.fileno(),),
+            ready=self._answers,
+        )
+
+    def _controller(self) -> ChildSpec:
+        return ChildSpec(
+            "controller", [sys.executable, "-m", "scipion_cloud.controller"], self._log("controller")
+        )
+
+    def _log(self, name: str) -> Path:
+        return home.logs(self.config) / f"{name}.log"
+
+    def _answers(self) -> bool:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)  # noqa: S104
+        connection = http.client.HTTPConnection(host, self.config.port, timeout=1)
+        try:
+            connection.request("GET", "/healthz", headers={"Host": "localhost"})
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
