@@ -24,10 +24,11 @@ class Camera:
 
     @property
     def gain(self) -> Floats:
-        """The gain reference: frames are multiplied by it. Mean 1 over live pixels, 0 where a pixel is dead."""
+        """The gain reference, by which frames are multiplied: mean 1 over live pixels, 0 where one is dead."""
         alive = self.sensitivity > 0
-        gain = np.divide(1, self.sensitivity, out=np.zeros_like(self.sensitivity), where=alive)
-        return gain / gain[alive].mean()
+        gain: Floats = np.divide(1, self.sensitivity, out=np.zeros_like(self.sensitivity), where=alive)
+        gain /= gain[alive].mean()
+        return gain
 
 
 def ideal_camera(size: int) -> Camera:
@@ -38,7 +39,7 @@ def ideal_camera(size: int) -> Camera:
 def real_camera(rng: np.random.Generator, size: int) -> Camera:
     """A camera with columns, read-out blocks and single pixels of unequal sensitivity, dead and hot ones.
 
-    The upper left quarter is a little less sensitive, so that a flipped or turned reference is seen to be wrong.
+    The upper left quarter is a little less sensitive: a flipped or turned reference is seen to be wrong.
     """
     columns = rng.normal(1, 0.04, size)
     edges = np.linspace(0, size, 9).astype(int)

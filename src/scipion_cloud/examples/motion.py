@@ -25,12 +25,12 @@ class Drift:
 
     def local_at(self, u: Doubles, v: Doubles, frame: int) -> tuple[Doubles, Doubles]:
         """The local addition (A) at the points (u, v) in `frame` (from 0)."""
-        terms = np.stack([u, v, u * u - 1 / 12, v * v - 1 / 12, u * v], axis=-1)
+        terms = _terms(u, v)
         return self.settled[frame] * (terms @ self.local[0]), self.settled[frame] * (terms @ self.local[1])
 
 
 def make_drift(rng: np.random.Generator, frames: int, total: tuple[float, float], local: float) -> Drift:
-    """A random drift over a distance within `total` (A); corners move by up to about `local` A against the centre."""
+    """A random drift over a distance within `total` (A); corners move up to `local` A along x or y in addition."""
     t = np.arange(frames) / max(frames - 1, 1)
     settled = 1 - np.exp(-np.arange(frames) / _BURST_FRAMES)
     settled /= settled[-1] or 1
@@ -40,7 +40,7 @@ def make_drift(rng: np.random.Generator, frames: int, total: tuple[float, float]
     along = 0.6 * distance * settled
     creep = 0.4 * distance * t
     coefficients = rng.normal(size=(2, 5))
-    corners = np.array([[u, v, u * u - 1 / 12, v * v - 1 / 12, u * v] for u in (-0.5, 0.5) for v in (-0.5, 0.5)])
+    corners = _terms(np.array([-0.5, 0.5, -0.5, 0.5]), np.array([-0.5, -0.5, 0.5, 0.5]))
     largest = np.abs(corners @ coefficients.T).max()
     return Drift(
         along * np.cos(angle) + creep * np.cos(bend),
@@ -48,3 +48,7 @@ def make_drift(rng: np.random.Generator, frames: int, total: tuple[float, float]
         settled,
         coefficients * (local / largest),
     )
+
+
+def _terms(u: Doubles, v: Doubles) -> Doubles:
+    return np.stack([u, v, u * u - 1 / 12, v * v - 1 / 12, u * v], axis=-1)

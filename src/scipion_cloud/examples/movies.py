@@ -1,15 +1,16 @@
 """Movies of ribosomes in vitreous ice, with everything known about them in `truth.json`.
 
 Orientation: row 0 of an array is the bottom of the picture (y up), as MRC files have it. TIFF files store the
-top row first, so they are written upside down; RELION reads them so. The gain reference is an MRC file and fits
-movies of both kinds as it is.
+top row first, so they are written upside down; RELION reads them so. The gain reference is an MRC file and
+fits movies of both kinds as it is.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import mrcfile
 import numpy as np
@@ -34,9 +35,9 @@ _ICE_STRUCTURE = 0.06  # structure factor of water at low resolution: it is near
 _MESH = 12  # the local motion is exact at this many points a side and bilinear between
 
 SIGN = (
-    "drift_A is where the specimen is in each frame, in A from where it was in the first: x to the right, y up "
-    "(towards higher rows of an MRC file, earlier rows of a TIFF file). Programs that store the shift that "
-    "brings a frame back, as RELION does, give the opposite sign."
+    "drift_A is where the specimen is in each frame, in A from where it was in the first: x to the right, "
+    "y up (towards higher rows of an MRC file, earlier rows of a TIFF file). Programs that store the shift "
+    "that brings a frame back, as RELION does, give the opposite sign."
 )
 
 
@@ -76,9 +77,13 @@ class MovieSpec:
         for name, high in (("defocus", 100_000), ("drift", 200)):
             least, most = getattr(self, name)
             if not 0 <= least <= most <= high:
-                raise InvalidInput(f"{name} of example movies is {least} to {most}; it must lie within 0 and {high} A.")
+                raise InvalidInput(
+                    f"{name} of example movies is {least} to {most}; it must be within 0 and {high} A."
+                )
         if self.format not in ("tiff", "mrc", "mrcs"):
-            raise InvalidInput(f"Example movies cannot be written as '{self.format}'; choose tiff, mrc or mrcs.")
+            raise InvalidInput(
+                f"Example movies cannot be written as '{self.format}'; choose tiff, mrc or mrcs."
+            )
 
 
 def write_movies(
@@ -112,7 +117,7 @@ def write_movies(
             if report:
                 report(before + frame, number * spec.frames)
 
-        _write_whole(path, lambda part, movie=movie, tell=tell: _write_movie(part, movie, tell))  # type: ignore[misc]
+        _write_whole(path, partial(_write_movie, movie=movie, tell=tell))
         movies.append(path)
         records.append({"file": path.name, **movie.truth()})
     truth["movies"] = records
@@ -170,7 +175,7 @@ class Movie:
         box = views[0].shape[0]
         canvas = np.zeros((side + 2 * box, side + 2 * box), np.float32)
         for x, y in _places(rng, side, _SPACING / spec.pixel_size):
-            view = np.rot90(views[rng.integers(len(views))], rng.integers(4))
+            view = np.rot90(views[rng.integers(len(views))], int(rng.integers(4)))
             left, low = x + box // 2, y + box // 2
             canvas[low : low + box, left : left + box] += view
             inside = self._margin <= min(x, y) and max(x, y) < self._margin + spec.size
@@ -179,7 +184,9 @@ class Movie:
         phase: Floats = np.float32(sigma) * canvas[box : box + side, box : box + side]
         molecules = structure.WATER_DENSITY * spec.ice * spec.pixel_size**2 * _ICE_STRUCTURE
         molecule = sigma * structure.VOLT_A2 * structure.WATER_LENGTH / spec.pixel_size**2
-        phase += rng.standard_normal(self._shape, dtype=np.float32) * np.float32(np.sqrt(molecules) * molecule)
+        phase += rng.standard_normal(self._shape, dtype=np.float32) * np.float32(
+            np.sqrt(molecules) * molecule
+        )
         return phase
 
     def _contrast(self, phase: Floats) -> NDArray[np.complex64]:
@@ -220,18 +227,16 @@ def _places(rng: np.random.Generator, side: int, spacing: float) -> list[tuple[i
     return places
 
 
-class _Writer(Protocol):
-    def __call__(self, part: Path, /) -> object: ...
-
-
-def _write_whole(path: Path, write: _Writer) -> None:
-    """Let `write` fill a file beside `path`, then give it its name. Raises InvalidInput if the disk refuses."""
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then name it. Raises InvalidInput if the disk refuses."""
     part = path.with_name(f".{path.name}.part")
     try:
         write(part)
         part.replace(path)
     except OSError as e:
-        raise InvalidInput(f"{path} cannot be written: {e.strerror or e}. Free some space or choose another folder.") from e
+        raise InvalidInput(
+            f"{path} cannot be written: {e.strerror or e}. Free some space or choose another folder."
+        ) from e
     finally:
         part.unlink(missing_ok=True)
 

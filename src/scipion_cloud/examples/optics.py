@@ -26,7 +26,9 @@ def frequencies(shape: tuple[int, int], pixel_size: float) -> Floats:
     return np.hypot(y[:, None], x[None, :])
 
 
-def contrast_transfer(s: Floats, defocus: float, voltage: float, cs: float, amplitude_contrast: float) -> Floats:
+def contrast_transfer(
+    s: Floats, defocus: float, voltage: float, cs: float, amplitude_contrast: float
+) -> Floats:
     """Contrast transfer at frequencies `s` (1/A): negative where matter looks dark.
 
     defocus: A, positive is underfocus. cs: spherical aberration in mm.
@@ -34,7 +36,8 @@ def contrast_transfer(s: Floats, defocus: float, voltage: float, cs: float, ampl
     lam = wavelength(voltage)
     s2 = s * s
     chi = np.float32(np.pi * lam * defocus) * s2 - np.float32(np.pi / 2 * cs * 1e7 * lam**3) * s2 * s2
-    return -np.sin(chi + np.float32(np.arcsin(amplitude_contrast)))
+    transfer: Floats = -np.sin(chi + np.float32(np.arcsin(amplitude_contrast)))
+    return transfer
 
 
 def damage(s: Floats, dose: float, voltage: float) -> Floats:
@@ -44,4 +47,5 @@ def damage(s: Floats, dose: float, voltage: float) -> Floats:
     """
     with np.errstate(divide="ignore"):
         critical = np.float32(0.24499) * s ** np.float32(-1.6649) + np.float32(2.8141)
-    return np.exp(np.float32(-0.5 * dose / (1.0 if voltage > 250 else 0.8)) / critical)
+    left: Floats = np.exp(np.float32(-0.5 * dose / (1.0 if voltage > 250 else 0.8)) / critical)
+    return left
