@@ -1,0 +1,164 @@
+"""The list of projects, and a project's own page."""
+
+import uuid
+from typing import Any, cast
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from scipion_cloud.errors import InvalidInput, ScipionCloudError
+from scipion_cloud.model import DesktopState, MovieState, Role, RunState
+from scipion_cloud.portal import services
+from scipion_cloud.portal.rights import project_for
+from scipion_cloud.portal.uploads.files import list_data
+from scipion_cloud.portal.uploads.plan import progress
+from scipion_cloud.records.models import Project, Run, User
+from scipion_cloud.tools.catalogue import tools
+from scipion_cloud.tools.snapshot import read_project
+
+_LIVE_RUNS = [s.value for s in RunState if not s.is_final]
+_LIVE_DESKTOPS = [s.value for s in DesktopState if not s.is_final]
+
+
+@login_required
+@require_GET
+def index(request: HttpRequest) -> HttpResponse:
+    """The person's projects, the newest first."""
+    projects = (
+        Project.objects.visible_to(cast(User, request.user))
+        .select_related("owner")
+        .annotate(
+            run_count=Count("runs", distinct=True),
+            live_runs=Count("runs", filter=Q(runs__state__in=_LIVE_RUNS), distinct=True),
+        )
+        .order_by("-created")
+    )
+    return render(request, "projects/index.html", {"projects": projects})
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def new(request: HttpRequest) -> HttpResponse:
+    """The form for a new project, and its making."""
+    error = ""
+    if request.method == "POST":
+        name, description = request.POST.get("name", ""), request.POST.get("description", "")
+        try:
+            project = services.create_project(
+                cast(User, request.user), name, description, demo=request.POST.get("start") == "demo"
+            )
+        except ScipionCloudError as e:
+            error = str(e)
+        else:
+            return redirect("project", project.id)
+    status = 422 if error else 200
+    return render(request, "projects/new.html", {"error": error, "values": request.POST}, status=status)
+
+
+@login_required
+@require_GET
+def show(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
+    """A project: its tools, runs, boxes, data and members."""
+    user = cast(User, request.user)
+    project = project_for(user, project_id)
+    context = _status(project) | {
+        "tools": tools(),
+        "members": project.membership_set.select_related("user").order_by("user__email"),
+        "desktop_live": project.desktops.filter(state__in=_LIVE_DESKTOPS).exists(),
+        "may_edit": project.allows(user, Role.EDITOR),
+        "may_manage": project.allows(user, Role.MANAGER),
+        "uploads": progress(project),
+    }
+    return render(request, "projects/show.html", context)
+
+
+@login_required
+@require_GET
+def status(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
+    """The part of the project's page that changes while things run."""
+    return render(request, "projects/status.html", _status(project_for(cast(User, request.user), project_id)))
+
+
+def _status(project: Project) -> dict[str, Any]:
+    snapshot = read_project(project.path)
+    files = list_data(project)
+    return {
+        "project": project,
+        "runs": runs_with_counts(project.runs.all()),
+        "protocols": snapshot.protocols,
+        "problems": snapshot.problems,
+        "movie_count": sum(file.kind == "movie" for file in files),
+        "data_bytes": sum(file.size for file in files),
+    }
+
+
+def runs_with_counts(runs: QuerySet[Run]) -> QuerySet[Run, Any]:
+    """The runs with how many of their movies there are, are done and have failed."""
+    return runs.annotate(
+        total=Count("movies"),
+        done=Count("movies", filter=Q(movies__state=MovieState.DONE.value)),
+        failed=Count("movies", filter=Q(movies__state=MovieState.FAILED.value)),
+    )
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def settings(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
+    """Name and description; the way to delete."""
+    project = project_for(cast(User, request.user), project_id, Role.MANAGER)
+    error = ""
+    if request.method == "POST":
+        try:
+            services.rename_project(
+                cast(User, request.user), project, request.POST.get("name", ""), request.POST.get("description", "")
+            )
+        except InvalidInput as e:
+            error = str(e)
+        else:
+            return redirect("project", project.id)
+    return render(request, "projects/settings.html", {"project": project, "error": error})
+
+
+@login_required
+@require_POST
+def delete(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
+    """Put the project away."""
+    user = cast(User, request.user)
+    project = project_for(user, project_id, Role.MANAGER)
+    try:
+        services.delete_project(user, project)
+    except ScipionCloudError as e:
+        messages.error(request, str(e))
+        return redirect("project-settings", project.id)
+    messages.success(request, f"The project {project.name} has been deleted.")
+    return redirect("projects")
+
+
+@login_required
+@require_POST
+def add_member(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
+    """Let somebody in, or change their role."""
+    user = cast(User, request.user)
+    project = project_for(user, project_id, Role.MANAGER)
+    try:
+        role = Role(request.POST.get("role", ""))
+        services.add_member(user, project, request.POST.get("email", ""), role)
+    except ValueError:
+        messages.error(request, "Choose one of the roles viewer, editor and manager.")
+    except InvalidInput as e:
+        messages.error(request, str(e))
+    return redirect("project", project.id)
+
+
+@login_required
+@require_POST
+def remove_member(request: HttpRequest, project_id: uuid.UUID, user_id: int) -> HttpResponse:
+    """End a membership."""
+    user = cast(User, request.user)
+    project = project_for(user, project_id)
+    services.remove_member(user, project, user_id)
+    return redirect("project", project.id) if user.pk != user_id else redirect("projects")
