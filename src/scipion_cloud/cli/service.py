@@ -61,7 +61,7 @@ class Service:
         self.supervisor.close()
         self._listener.close()
         if end_work:
-            backend = LocalBackend.from_config(self.config)
+            backend = LocalBackend(self.config.jobs)
             live = [job.id for job in backend.list(limit=0)]
             if live:
                 report(f"{len(live)} jobs")

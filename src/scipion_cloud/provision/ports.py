@@ -39,8 +39,9 @@ def owner(port: int) -> psutil.Process | None:
     except psutil.AccessDenied:
         return None
     for connection in connections:
-        listening = connection.status == psutil.CONN_LISTEN and connection.laddr
-        if listening and connection.laddr[1] == port and connection.pid:
+        # the address of a socket that is not bound is an empty tuple
+        bound = getattr(connection.laddr, "port", None)
+        if connection.status == psutil.CONN_LISTEN and bound == port and connection.pid:
             try:
                 return psutil.Process(connection.pid)
             except psutil.NoSuchProcess:

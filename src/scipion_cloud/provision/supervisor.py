@@ -52,8 +52,8 @@ class Supervisor:
 
     Each child leads its own session (Ctrl-C in the terminal reaches us, not them) and gets SIGTERM from the
     kernel when our thread dies, so use the main one. `state` is a file that names their sessions, so that
-    `end_leftovers` finds whatever a crash left. `marker` is NAME=value, put in each child's environment to tell
-    them from strangers.
+    `end_leftovers` finds whatever a crash left. `marker` is NAME=value, put in each child's environment to
+    tell them from strangers.
     """
 
     def __init__(self, children: Sequence[ChildSpec], state: Path, marker: str, notice: Notice) -> None:
