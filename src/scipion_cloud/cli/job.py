@@ -1,0 +1,172 @@
+"""`scipion-cloud job`: the batch system from a shell. Scipion's own `hosts.conf` calls these commands."""
+
+import json
+import os
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from scipion_cloud.jobs import JobBackend, JobId, JobStatus
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def job() -> None:
+    """Submit, watch and cancel jobs of the batch system."""
+
+
+@job.command()
+@click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", help="A name for people; the script's by default.")
+@click.option("--cpus", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--memory", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="GiB."
+)
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="End the job after this time.")
+@click.option("--key", help="Submit once: the same key gives the same job.")
+@_as_json
+def submit(
+    script: Path,
+    name: str | None,
+    cpus: int,
+    memory: float,
+    hours: float | None,
+    key: str | None,
+    as_json: bool,
+) -> None:
+    """Queue a shell SCRIPT, run by bash in this folder with this environment; print the job's number."""
+    from scipion_cloud.errors import ScipionCloudError
+    from scipion_cloud.jobs import JobSpec
+
+    try:
+        spec = JobSpec(
+            argv=("bash", str(script.absolute())),
+            cwd=Path.cwd(),
+            name=name or script.stem,
+            cpus=cpus,
+            memory_gb=memory,
+            hours=hours,
+            env=dict(os.environ),
+        )
+        number = _backend().submit(spec, key or f"job submit {uuid.uuid4()}")
+    except ScipionCloudError as e:
+        raise click.ClickException(str(e)) from e
+    click.echo(json.dumps({"id": number}) if as_json else number)
+
+
+@job.command()
+@click.argument("ids", nargs=-1)
+@_as_json
+def status(ids: tuple[str, ...], as_json: bool) -> None:
+    """Print one word for each ID: QUEUED, RUNNING, DONE, FAILED, CANCELLED or UNKNOWN."""
+    known: dict[JobId, JobStatus] = {}
+    try:
+        known = _backend().status(_numbers(ids))
+    except Exception as e:  # noqa: BLE001 - Scipion takes silence for the end of the job, so always answer
+        click.echo(f"The batch system does not answer: {e}", err=True)
+    found = [known.get(number) if (number := _number(text)) else None for text in ids]
+    if as_json:
+        click.echo(_json([{"id": text, **_fields(s)} for text, s in zip(ids, found, strict=True)]))
+    else:
+        click.echo("\n".join(s.state if s else "UNKNOWN" for s in found) or "UNKNOWN")
+
+
+@job.command()
+@click.argument("ids", nargs=-1, required=True)
+@_as_json
+def cancel(ids: tuple[str, ...], as_json: bool) -> None:
+    """End jobs with all their processes. Those that have ended are left as they are."""
+    from scipion_cloud.errors import ScipionCloudError
+
+    try:
+        backend, numbers = _backend(), _numbers(ids)
+        backend.cancel(numbers)
+        states = backend.status(numbers)
+    except ScipionCloudError as e:
+        raise click.ClickException(str(e)) from e
+    if as_json:
+        click.echo(_json([{"id": number, **_fields(s)} for number, s in states.items()]))
+
+
+@job.command("list")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Jobs that have ended."
+)
+@_as_json
+def list_(limit: int, as_json: bool) -> None:
+    """Show the queue, then the jobs that ended last."""
+    from scipion_cloud.errors import ScipionCloudError
+
+    try:
+        jobs = _backend().list(limit)
+    except ScipionCloudError as e:
+        raise click.ClickException(str(e)) from e
+    if as_json:
+        click.echo(_json([asdict(info) for info in jobs]))
+        return
+    for info in jobs:
+        name = info.name.encode(errors="replace").decode().replace("\n", " ")
+        click.echo(f"{info.id:>7}  {info.status.state:<9}  {info.cpus:>3} CPUs  {name}  {info.status.reason}")
+
+
+@job.command()
+@click.argument("number", metavar="ID", type=click.IntRange(min=1))
+@click.option(
+    "--bytes", "tail", type=click.IntRange(min=1), default=65536, show_default=True, help="At most; the end."
+)
+@_as_json
+def log(number: int, tail: int, as_json: bool) -> None:
+    """Print what a job wrote: its output, and on standard error its errors."""
+    from scipion_cloud.errors import ScipionCloudError
+    from scipion_cloud.jobs import JobId
+
+    try:
+        logs = _backend().logs(JobId(number), tail)
+    except ScipionCloudError as e:
+        raise click.ClickException(str(e)) from e
+    if as_json:
+        click.echo(_json(asdict(logs)))
+        return
+    click.echo(logs.stdout, nl=False)
+    if logs.stderr_path != logs.stdout_path:
+        click.echo(logs.stderr, nl=False, err=True)
+
+
+def _backend() -> "JobBackend":
+    """The batch system.
+
+    A queue in use knows its own limits, and Scipion asks often: reading the whole configuration would take
+    longer than the answer.
+    """
+    from scipion_cloud.jobs import LocalBackend, backend_for
+
+    if home := os.environ.get("SCIPION_CLOUD_HOME"):
+        backend = LocalBackend(Path(home) / "jobs")
+        if backend.is_ready():
+            return backend
+    from scipion_cloud.config import get_config
+
+    return backend_for(get_config())
+
+
+def _number(text: str) -> "JobId | None":
+    from scipion_cloud.jobs import JobId
+
+    return JobId(int(text)) if text.isascii() and text.isdigit() and 0 < int(text) < 2**63 else None
+
+
+def _numbers(ids: tuple[str, ...]) -> "list[JobId]":
+    return [number for text in ids if (number := _number(text))]
+
+
+def _fields(status: "JobStatus | None") -> dict[str, Any]:
+    return asdict(status) if status else {"state": "UNKNOWN"}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=lambda v: v.isoformat() if hasattr(v, "isoformat") else str(v))
