@@ -1,0 +1,88 @@
+"""Takes the pictures in the docs from the real thing: `python docs/screenshots.py [FOLDER]`.
+
+Starts a service with the demo project on a temporary home, waits for the run, and walks through the pages.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect
+
+from scipion_cloud.testing.browser import chromium
+from scipion_cloud.testing.service import RunningService, running_service
+
+LOOKS = {
+    "light": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "device_scale_factor": 2},
+}
+
+
+def main() -> None:
+    """Take all pictures."""
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "screenshots")
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as home, running_service(Path(home) / "home", "--demo") as service:
+        with chromium() as browser:
+            state = sign_in(browser, service)
+            for look, options in LOOKS.items():
+                context = browser.new_context(storage_state=state, base_url=service.url, **options)
+                tour(context.new_page(), target, look)
+                context.close()
+
+
+def sign_in(browser: Browser, service: RunningService) -> dict:
+    """Use the one sign-in link and keep the session for all looks."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(service.link)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Account")).to_be_visible()
+    state = context.storage_state()
+    context.close()
+    return state
+
+
+def tour(page: Page, target: Path, look: str) -> None:
+    """Every page in one look."""
+
+    def shot(name: str, full: bool = True) -> None:
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=target / f"{name}-{look}.png", full_page=full)
+
+    page.goto("/")
+    shot("projects")
+    page.goto("/new/")
+    shot("new")
+    page.goto("/account/")
+    shot("account")
+    page.goto("/people/")
+    shot("people")
+    page.goto("/")
+    page.locator("a.card").first.click()
+    project = page.url
+    page.goto(project + "data/")
+    shot("data")
+    page.goto(project + "tools/movie-alignment/")
+    shot("form")
+    page.goto(project)
+    page.locator("#project-status td.name a").first.click()
+    expect(page.locator(".run-line .badge")).to_have_text("finished", timeout=180_000)
+    expect(page.locator("td.thumb img")).to_have_count(6, timeout=60_000)
+    run = page.url
+    shot("run")
+    page.locator("td.name a").first.click()
+    shot("movie")
+    page.goto(run + "log/")
+    shot("log")
+    page.goto(project)
+    shot("project")
+    page.get_by_role("button", name="Open desktop").click()
+    page.locator("canvas").first.wait_for(timeout=30_000)
+    page.wait_for_timeout(12_000)  # Scipion draws its window
+    page.screenshot(path=target / f"desktop-{look}.png")
+
+
+if __name__ == "__main__":
+    main()
