@@ -33,12 +33,10 @@ DESKTOP = (
     Package("xterm", "terminal"),
     Package("xauth", "the key to a desktop's screen"),
     Package("x11-xserver-utils", "xrdb, xset and xrandr"),
-    Package("xclip", "clipboard between browser and desktop"),
     Package("fonts-dejavu-core", "readable text in windows"),
     Package("libxcb-icccm4", "Scipion's Qt viewers"),
     Package("libxcb-keysyms1", "Scipion's Qt viewers"),
     Package("libxcb-xinerama0", "Scipion's Qt viewers"),
-    Package("libgl1", "Scipion's Qt viewers"),
 )
 TESTS = (
     Package("chromium", "browser tests"),

@@ -21,8 +21,9 @@ def stream(
     what: str,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    tail: int = TAIL,
 ) -> str:
-    """Run a program, report each line that it writes, and return its last lines.
+    """Run a program, report each line that it writes, and return its last `tail` lines.
 
     `what` names the work in an error, and `env` is added to our own environment.
     Raises SetupError with the program's last lines if it fails. The program does not outlive an interruption.
@@ -42,12 +43,12 @@ def stream(
     except OSError as e:
         raise SetupError(f"{what}: {command[0]} could not be started ({e.strerror}).") from e
     assert process.stdout is not None  # noqa: S101 - it is a pipe
-    tail: deque[str] = deque(maxlen=TAIL)
+    kept: deque[str] = deque(maxlen=tail)
     try:
         with process.stdout as lines:
             for line in lines:
                 if text := line.strip():
-                    tail.append(text)
+                    kept.append(text)
                     report(text)
         code = process.wait()
     except BaseException:
@@ -58,7 +59,7 @@ def stream(
             process.kill()
             process.wait()
         raise
-    output = "\n".join(tail)
+    output = "\n".join(kept)
     if code:
         raise SetupError(f"{what} failed: `{shlex.join(command)}` ended with {code}:\n{output}")
     return output

@@ -1,0 +1,86 @@
+"""`scipion-cloud check`, `test` and `bench`: the quality of a checkout."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+import scipion_cloud
+from scipion_cloud.cli.progress import Progress
+from scipion_cloud.cli.setup import machine_steps
+from scipion_cloud.config import ENV_PREFIX, get_config
+from scipion_cloud.errors import ScipionCloudError, SetupError
+from scipion_cloud.provision import apt
+from scipion_cloud.provision.process import stream
+
+CHECKS = {
+    "Style": ["ruff", "check", "."],
+    "Format": ["ruff", "format", "--check", "."],
+    "Types": ["mypy"],
+    "Layers": ["lint-imports"],
+}
+
+more = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+
+
+@click.command()
+def check() -> None:
+    """Style, types and layers of the source code."""
+    _check(Progress())
+
+
+@click.command()
+@more
+def test(arguments: tuple[str, ...]) -> None:
+    """Set up, then run all checks and tests. ARGUMENTS after -- go to pytest."""
+    progress = _set_up()
+    _check(progress)
+    command = [sys.executable, "-m", "pytest", "--durations=20", "--durations-min=1", *arguments]
+    raise click.exceptions.Exit(subprocess.run(command, cwd=checkout(), check=False).returncode)
+
+
+@click.command()
+@more
+def bench(arguments: tuple[str, ...]) -> None:
+    """Set up, then measure against the bare programs. ARGUMENTS after -- go to the benchmarks."""
+    _set_up()
+    command = [sys.executable, "benchmarks", *arguments]
+    raise click.exceptions.Exit(subprocess.run(command, cwd=checkout(), check=False).returncode)
+
+
+def checkout() -> Path:
+    """The root of the checkout that we run from. Raises SetupError for an installed package."""
+    root = Path(scipion_cloud.__file__).parents[2]
+    if not (root / "pyproject.toml").exists():
+        raise SetupError("This is for a checkout of the source code; an installed package has no tests.")
+    return root
+
+
+def _set_up() -> Progress:
+    """What the tests need of the machine; they make homes of their own and share the software folder."""
+    checkout()
+    config = get_config()
+    os.environ[f"{ENV_PREFIX}SOFTWARE"] = str(config.software.expanduser().absolute())
+    progress = Progress()
+    for step in machine_steps(config, apt.RUNTIME + apt.TESTS):
+        progress.run(step)
+    return progress
+
+
+def _check(progress: Progress) -> None:
+    """All of the static checks, so that one round of mending does. Raises SetupError if any fails."""
+    failed = []
+    for title, command in CHECKS.items():
+        words = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+        try:
+            with progress.doing(title) as report:
+                stream(words, report, what=title, cwd=checkout(), tail=60)
+        except ScipionCloudError as e:
+            failed.append(title)
+            progress.say(str(e))
+    if failed:
+        raise SetupError(
+            f"Not as it should be: {', '.join(failed).lower()}. Mend what stands above, then try again."
+        )
