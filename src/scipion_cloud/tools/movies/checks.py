@@ -16,8 +16,8 @@ T = TypeVar("T", bound=Hashable)
 class SetReport:
     """What a set of movies has in common, and what is wrong with which file.
 
-    size (columns, rows; px), frames and pixel_size (A) are those of most movies, None if there are none (or, for
-    pixel_size, if the files are silent). A movie with a problem is not in `movies`.
+    size (columns, rows; px), frames and pixel_size (A) are those of most movies, None if there are none (or,
+    for pixel_size, if the files are silent). A movie with a problem is not in `movies`.
     """
 
     movies: tuple[MovieInfo, ...]
@@ -59,8 +59,8 @@ def check_set(
     for movie in read:
         if size and movie.size != size:
             problems[movie.path] = (
-                f"{movie.path.name} has {_times(movie.size)} pixels, most movies of this set have {_times(size)}. "
-                "Process it in a run of its own."
+                f"{movie.path.name} has {_times(movie.size)} pixels, most movies of this set have "
+                f"{_times(size)}. Process it in a run of its own."
             )
     known = [movie.pixel_size for movie in good if movie.pixel_size is not None]
     gain_info, gain_problem = _check_gain(gain, size, inside)
@@ -82,50 +82,42 @@ def _check_gain(
     if path is None:
         return None, None
     if path.suffix.lower() in (".dm4", ".dm3"):
-        return (
-            None,
-            f"{path.name} is a DigitalMicrograph file. Convert it to MRC, for example with IMOD's dm2mrc.",
-        )
+        return None, f"{path.name} is a DigitalMicrograph file. Convert it to MRC, as with IMOD's dm2mrc."
     try:
         gain = read_image_info(path, inside)
     except InvalidInput as e:
         return None, f"Gain reference: {e}"
+    return gain, _misfit(gain, size)
+
+
+def _misfit(gain: MovieInfo, size: tuple[int, int] | None) -> str | None:
+    """Why this gain reference does not fit movies of `size`, or None if it does."""
+    name = gain.path.name
     if gain.frames > 1:
-        return (
-            gain,
-            f"{path.name} has {gain.frames} frames: it is a movie, not a gain reference. Choose another file.",
-        )
+        return f"{name} has {gain.frames} frames: it is a movie. Choose the gain reference."
     if size is None or gain.size == size:
-        return gain, None
-    problem = (
-        f"The gain reference {path.name} has {_times(gain.size)} pixels, the movies have {_times(size)}."
-    )
+        return None
+    problem = f"The gain reference {name} has {_times(gain.size)} pixels, the movies have {_times(size)}."
     if gain.size == size[::-1]:
-        return (
-            gain,
-            f"{problem} It fits when turned by 90 degrees: set the gain rotation to 90 or 270 degrees.",
-        )
+        return f"{problem} It fits when turned: set the gain rotation to 90 or 270 degrees."
     factors = {a / b for a, b in zip(gain.size, size, strict=True)}
     if factors in ({2.0}, {0.5}):
         other = "super-resolution" if factors == {2.0} else "physical"
-        return (
-            gain,
-            f"{problem} It is for {other} pixels; use the reference that was taken in the movies' mode.",
-        )
-    return gain, f"{problem} Choose the reference of this camera and session."
+        return f"{problem} It is for {other} pixels; use the reference of the movies' mode."
+    return f"{problem} Choose the reference of this camera and session."
 
 
 def _warnings(movies: list[MovieInfo], pixel_sizes: list[float]) -> Iterable[str]:
     frames = Counter(movie.frames for movie in movies)
     if len(frames) > 1:
         said = ", ".join(f"{number} with {count}" for count, number in frames.most_common(5))
-        yield f"The movies differ in their number of frames ({said}). Short ones may have been cut while they were copied."
+        yield f"The movies differ in their number of frames ({said}). Short ones may be incomplete copies."
     if len(set(pixel_sizes)) > 1:
         said = ", ".join(f"{size:g}" for size in sorted(set(pixel_sizes))[:5])
         yield f"The movies tell different pixel sizes ({said} A). Process one magnification at a time."
     stems = Counter(movie.path.stem for movie in movies)
     for stem in [stem for stem, number in stems.items() if number > 1][:5]:
-        yield f"{stems[stem]} movies are called {stem}; their results would overwrite each other. Rename them."
+        yield f"{stems[stem]} movies are called {stem}: their results would have one name. Rename them."
     texts = Counter(text for movie in movies for text in movie.warnings)
     for text, number in texts.items():
         yield f"{text} ({number} movies)" if number > 1 else text

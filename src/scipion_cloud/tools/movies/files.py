@@ -40,8 +40,8 @@ def truncated(name: str) -> InvalidInput:
 def open_plain(path: Path, inside: Path | None = None) -> Iterator[OpenFile]:
     """Open `path` for reading.
 
-    inside: a folder that the file, its links followed, must not leave. Raises InvalidInput for whatever is not
-    a readable plain file with something in it.
+    inside: a folder that the file, its links followed, must not leave. Raises InvalidInput for whatever is
+    not a readable plain file with something in it.
     """
     name = path.name
     if inside is not None and not path.resolve().is_relative_to(inside.resolve()):

@@ -1,4 +1,4 @@
-"""What the header of a movie says, whatever its format. No pixel is read, so that terabytes are checked quickly."""
+"""What the header of a movie says, whatever its format. No pixel is read: terabytes are checked quickly."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ SUFFIXES = frozenset({".tif", ".tiff", ".mrc", ".mrcs"})
 
 @dataclass(frozen=True)
 class MovieInfo:
-    """What a movie's header tells. `frames` is 1 for an image; `pixel_size` (A) is None if the file is silent."""
+    """What a movie's header tells; an image has 1 frame; `pixel_size` (A) is None if the file is silent."""
 
     path: Path
     format: str  # "TIFF" or "MRC"
@@ -35,12 +35,12 @@ class MovieInfo:
 
 
 def read_info(path: Path, inside: Path | None = None) -> MovieInfo:
-    """Read the header of a movie; see `read_image_info`. Raises InvalidInput also for a file of a single frame."""
+    """Read the header of a movie, as `read_image_info` does. Raises InvalidInput also for a single frame."""
     info = read_image_info(path, inside)
     if info.frames == 1:
         raise InvalidInput(
-            f"{path.name} is an image, not a movie: it has one frame. Choose the movies as the camera wrote them; "
-            "a gain reference goes in its own field."
+            f"{path.name} is an image, not a movie: it has one frame. Choose the movies as the camera wrote "
+            "them; a gain reference goes in its own field."
         )
     return info
 
@@ -104,10 +104,10 @@ def _checked(path: Path, header: Header) -> MovieInfo:
         said = f"The header says a pixel size of {size:g} A, which cannot be right; type it in the form."
         return replace(info, pixel_size=None, warnings=(*info.warnings, said))
     if size == 1:
-        said = "The header says a pixel size of exactly 1 A, which many programs write when they do not know; check it."
+        said = "The header says a pixel size of exactly 1 A; many programs write that for want of knowledge."
         return replace(info, warnings=(*info.warnings, said))
     return info
 
 
 def _no_eer(name: str) -> str:
-    return f"{name} is an EER movie, which is not handled yet. Convert it to TIFF, for example with relion_convert_to_tiff."
+    return f"{name} is an EER movie, which is not handled yet. Convert it to TIFF (relion_convert_to_tiff)."

@@ -18,7 +18,7 @@ _MODES = {
     12: ("float16", 16),
     101: ("uint4", 4),
 }
-_NO_IMAGES = {3: "complex", 4: "complex"}
+_TRANSFORMS = (3, 4)
 
 
 def is_mrc(start: bytes) -> bool:
@@ -33,7 +33,7 @@ def read_header(file: OpenFile) -> Header:
     if order is None:
         raise InvalidInput(f"{file.name} is not an MRC file, or its header is damaged. Upload it again.")
     nx, ny, nz, mode = struct.unpack_from(order + "4i", start)
-    if mode in _NO_IMAGES:
+    if mode in _TRANSFORMS:
         raise InvalidInput(f"{file.name} holds a Fourier transform, not images. Choose the movie itself.")
     dtype, bits = _MODES[mode]
     (extended,) = struct.unpack_from(order + "i", start, 92)
@@ -67,7 +67,7 @@ def _order(start: bytes) -> str | None:
     for order in "<>":
         nx, ny, nz, mode = struct.unpack_from(order + "4i", start)
         sizes = 0 < nx <= LARGEST and 0 < ny <= LARGEST and 0 < nz <= MOST_FRAMES
-        if sizes and (mode in _MODES or mode in _NO_IMAGES):
+        if sizes and (mode in _MODES or mode in _TRANSFORMS):
             return order
     return None
 

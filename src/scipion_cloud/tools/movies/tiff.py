@@ -1,10 +1,9 @@
-"""Headers of TIFF files (TIFF 6.0 and BigTIFF), read with bounds: a hostile file costs little and never hangs."""
+"""Headers of TIFF files (TIFF 6.0 and BigTIFF), read with bounds: hostile files cost little and never hang."""
 
 import math
 import re
 import struct
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 
 from scipion_cloud.errors import InvalidInput
 from scipion_cloud.tools.movies.files import OpenFile, truncated
@@ -16,40 +15,18 @@ EER_COMPRESSIONS = (65000, 65001, 65002)
 _MOST_ENTRIES = 256
 _MOST_STRIPS = 4_000_000  # in all frames together
 _MOST_TEXT = 4096
-_WIDTH, _LENGTH, _BITS, _COMPRESSION, _DESCRIPTION, _STRIPS, _SAMPLES, _COUNTS = (
-    256,
-    257,
-    258,
-    259,
-    270,
-    273,
-    277,
-    279,
-)
-_X_RESOLUTION, _UNIT, _TILES, _TILE_COUNTS, _SAMPLE_FORMAT = 282, 296, 324, 325, 339
 
-# TIFF's type: (letter of struct, bytes); RATIONAL is two integers.
-_TYPES = {
-    1: ("B", 1),
-    2: ("s", 1),
-    3: ("H", 2),
-    4: ("I", 4),
-    5: ("II", 8),
-    6: ("b", 1),
-    8: ("h", 2),
-    9: ("i", 4),
-} | {11: ("f", 4), 12: ("d", 8), 16: ("Q", 8)}
+# Tags
+_WIDTH, _LENGTH, _BITS, _COMPRESSION, _SAMPLES, _SAMPLE_FORMAT = 256, 257, 258, 259, 277, 339
+_STRIPS, _STRIP_COUNTS, _TILES, _TILE_COUNTS = 273, 279, 324, 325
+_DESCRIPTION, _X_RESOLUTION, _UNIT = 270, 282, 296
+
+# TIFF's type: (letters of struct, bytes); type 5 is a fraction of two integers.
+_TYPES = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4), 5: ("II", 8), 11: ("f", 4), 12: ("d", 8), 16: ("Q", 8)}
 _FORMATS = {1: "uint", 2: "int", 3: "float"}
 _PIXELS = frozenset({"uint4", "uint8", "int8", "uint16", "int16", "float32"})
-_UNITS = {
-    "nm": 10.0,
-    "nanometer": 10.0,
-    "nanometre": 10.0,
-    "angstrom": 1.0,
-    "a": 1.0,
-    "å": 1.0,
-    "pm": 0.01,
-} | {"um": 1e4, "µm": 1e4, "micron": 1e4, "cm": 1e8, "inch": 2.54e8}
+# ImageJ's units, in A
+_UNITS = {"angstrom": 1.0, "a": 1.0, "å": 1.0, "nm": 10.0, "nanometer": 10.0, "um": 1e4, "µm": 1e4, "micron": 1e4}
 
 
 @dataclass(frozen=True)
@@ -98,9 +75,7 @@ def read_header(file: OpenFile) -> Header:
         frames += 1
     if first is None:
         raise _damaged(file.name)
-    return Header(
-        "TIFF", first.nx, first.ny, frames, first.dtype, first.pixel_size, first.compression, first.warnings
-    )
+    return replace(first, frames=frames)
 
 
 def _directory(file: OpenFile, layout: _Layout, offset: int) -> tuple[_Entries, int]:
@@ -137,7 +112,7 @@ def _page(file: OpenFile, layout: _Layout, entries: _Entries) -> Header:
     compression = one(_COMPRESSION, 1)
     if dtype not in _PIXELS and compression not in EER_COMPRESSIONS:
         raise InvalidInput(
-            f"{file.name} has pixels of the type {dtype}, which is not handled. Convert it to 8 or 16 bits, or to MRC."
+            f"{file.name} has pixels of the type {dtype}, which is not handled. Convert it to 8 or 16 bits."
         )
     size = _pixel_size(file, layout, entries, one(_UNIT, 2))
     return Header("TIFF", nx, ny, 1, dtype, size, compression)
@@ -145,7 +120,7 @@ def _page(file: OpenFile, layout: _Layout, entries: _Entries) -> Header:
 
 def _check_data(file: OpenFile, layout: _Layout, entries: _Entries) -> int:
     """Count the strips or tiles of a frame. Raises InvalidInput unless all lie within the file."""
-    where, long = (_TILES, _TILE_COUNTS) if _TILES in entries else (_STRIPS, _COUNTS)
+    where, long = (_TILES, _TILE_COUNTS) if _TILES in entries else (_STRIPS, _STRIP_COUNTS)
     offsets = _values(file, layout, entries, where, LARGEST)
     lengths = _values(file, layout, entries, long, LARGEST)
     if not offsets or len(offsets) != len(lengths):
@@ -160,7 +135,7 @@ def _values(file: OpenFile, layout: _Layout, entries: _Entries, tag: int, most: 
     if tag not in entries:
         return ()
     kind, count, inline = entries[tag]
-    if kind not in _TYPES or kind == 2 or not 0 < count <= most:
+    if kind not in _TYPES or not 0 < count <= most:
         raise _damaged(file.name)
     letters, width = _TYPES[kind]
     data = _data(file, layout, inline, count * width)
@@ -182,11 +157,7 @@ def _pixel_size(file: OpenFile, layout: _Layout, entries: _Entries, unit: int) -
     values = _values(file, layout, entries, _X_RESOLUTION, 1)
     if not values:
         return None
-    per_unit = (
-        float(Fraction(int(values[0]), int(values[1])))
-        if len(values) == 2 and values[1]
-        else float(values[0])
-    )
+    per_unit = values[0] / values[1] if len(values) == 2 and values[1] else values[0]
     if not math.isfinite(per_unit) or per_unit <= 0:
         return None
     in_a = {2: 2.54e8, 3: 1e8}.get(unit)
