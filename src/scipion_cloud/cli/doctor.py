@@ -16,7 +16,10 @@ MARKS = {Verdict.OK: ("✓", "green"), Verdict.WARNING: ("!", "yellow"), Verdict
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As one JSON list.")
 def doctor(as_json: bool) -> None:
-    """Say what is missing or wrong, and how to mend it. Changes nothing; exit code 1 if something is missing."""
+    """Say what is missing or wrong, and how to mend it.
+
+    Changes nothing. The exit code is 1 if something is missing.
+    """
     checks = examine(read_config())
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=2))

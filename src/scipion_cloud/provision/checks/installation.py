@@ -36,12 +36,9 @@ def packages(_config: Config) -> list[Check]:
 def scipion(config: Config) -> list[Check]:
     """The Scipion environment, by starting it."""
     found = check_scipion(config.software)
-    checks = [missing("Scipion", problem, UP) for problem in found.problems]
-    if not checks:
-        checks.append(
-            ok("Scipion", ", ".join(f"{name} {version}" for name, version in found.versions.items()))
-        )
-    return checks
+    if found.problems:
+        return [missing("Scipion", "\n".join(found.problems), UP)]
+    return [ok("Scipion", "\n".join(f"{name} {version}" for name, version in found.versions.items()))]
 
 
 def database(config: Config) -> list[Check]:
