@@ -22,7 +22,7 @@ def _secret_key() -> str:
     except FileNotFoundError:
         _config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = file.with_name(f"secret-key.{os.getpid()}")
-        with fresh.open("x", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             stream.write(secrets.token_urlsafe(64))
         try:
             os.link(fresh, file)  # the first of two processes wins; both then read the same key
