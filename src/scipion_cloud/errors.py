@@ -19,7 +19,7 @@ class InvalidInput(ScipionCloudError):
 
     def __init__(self, message: str = "", errors: Mapping[str, str] | None = None) -> None:
         self.errors = dict(errors or {})
-        super().__init__(message or " ".join(f"{field}: {text}" for field, text in self.errors.items()))
+        super().__init__(message or " ".join(self.errors.values()))
 
 
 class Conflict(ScipionCloudError):

@@ -25,7 +25,7 @@ _MISSING = "There is no such file."
 def safe_open(root: Path, relative: str) -> BinaryIO:
     """Open the regular file `relative` (forward slashes) below `root` for reading.
 
-    Symbolic links are followed as long as they end below `root`. Anything else (`..`, an absolute path, a NUL,
+    Symbolic links are followed as long as they end below `root`. Anything else (`..`, an absolute path, NUL,
     a link that leaves, a folder, a device) raises NotFound. The opened file itself is checked too, so that a
     link which is swapped meanwhile gains nothing.
     """
@@ -95,7 +95,7 @@ def file_response(
 
 
 def _range_of(request: HttpRequest, size: int, etag: str) -> tuple[int, int] | None:
-    """First byte and the one after the last; the whole file if no single range is asked; None if impossible."""
+    """First byte and the one after the last; the whole file unless one range is asked; None if impossible."""
     whole = (0, size)
     match = _RANGE.fullmatch(request.headers.get("Range", ""))
     if match is None or match[0] == "bytes=-" or request.headers.get("If-Range", etag) != etag:
