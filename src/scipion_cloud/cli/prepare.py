@@ -1,10 +1,8 @@
 """Brings the database and the static files up to date: `python -m scipion_cloud.cli.prepare [--static]`.
 
-Prints a line of JSON at the end: whether an administrator has signed in yet. A process of its own, so that
-Django does not stay in the memory of `up`.
+A process of its own, so that Django does not stay in the memory of `up`.
 """
 
-import json
 import os
 import sys
 
@@ -13,7 +11,6 @@ def main() -> None:
     """Migrate, make the cache table and, if asked, collect the static files."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "scipion_cloud.portal.settings"
     import django
-    from django.contrib.auth import get_user_model
     from django.core.management import call_command
 
     django.setup()
@@ -21,8 +18,6 @@ def main() -> None:
     call_command("createcachetable", verbosity=0)
     if "--static" in sys.argv:
         call_command("collectstatic", interactive=False, clear=True, verbosity=0)
-    administrators = get_user_model().objects.filter(is_superuser=True, last_login__isnull=False)
-    print(json.dumps({"administrator": administrators.exists()}))
 
 
 if __name__ == "__main__":

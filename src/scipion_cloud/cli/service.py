@@ -46,9 +46,9 @@ class Service:
         """Start both and wait until the portal answers. Raises SetupError with the end of a log."""
         self.supervisor.start()
 
-    def manage(self, command: str, report: Report) -> str:
+    def manage(self, *command: str, report: Report = lambda _: None) -> str:
         """Run one of the portal's management commands and return its last lines. Raises SetupError."""
-        return stream([sys.executable, "-m", "django", command], report, what=f"The command {command}")
+        return stream([sys.executable, "-m", "django", *command], report, what=f"The command {command[0]}")
 
     def describe(self) -> str:
         """One calm line about how things are."""

@@ -1,6 +1,5 @@
 """The set-up as `up` and `test` do it, and the database's part of it."""
 
-import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -30,8 +29,8 @@ def home_steps(config: Config) -> list[Step]:
     return [home.step(config)]
 
 
-def prepare_database(config: Config, report: Report) -> bool:
-    """Migrate the database and collect static files; True if an administrator has signed in before.
+def prepare_database(config: Config, report: Report) -> None:
+    """Migrate the database and collect the static files.
 
     The database is asked each time: it may have been restored or moved, and no stamp would know.
     Raises SetupError.
@@ -39,9 +38,8 @@ def prepare_database(config: Config, report: Report) -> bool:
     static = static_stamp(config)
     command = [sys.executable, "-m", "scipion_cloud.cli.prepare"]
     fresh = static.matches() and (config.home / "static").is_dir()
-    output = stream(command if fresh else [*command, "--static"], report, what="Preparing the database")
+    stream(command if fresh else [*command, "--static"], report, what="Preparing the database")
     static.write()
-    return bool(json.loads(output.splitlines()[-1])["administrator"])
 
 
 def static_stamp(config: Config) -> Stamp:

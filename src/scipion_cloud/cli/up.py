@@ -35,8 +35,8 @@ def up(demo: bool, host: str | None, port: int | None, no_setup: bool, link: boo
         for step in [*([] if no_setup else machine_steps(config)), *home_steps(config)]:
             progress.run(step)
         with progress.doing("Database and pages") as report:
-            known = prepare_database(config, report)
-        _serve(Service(config, progress.say), progress, demo=demo, link=link or not known)
+            prepare_database(config, report)
+        _serve(Service(config, progress.say), progress, demo=demo, link=link)
 
 
 def _serve(service: Service, progress: Progress, *, demo: bool, link: bool) -> None:
@@ -47,11 +47,10 @@ def _serve(service: Service, progress: Progress, *, demo: bool, link: bool) -> N
         started = True
         if demo:
             with progress.doing("Demo project") as report:
-                service.manage("demo", report)
+                service.manage("demo", report=report)
         progress.total("Ready")
         progress.say(f"\nScipion Cloud is up at {service.config.url}")
-        if link:
-            address = service.manage("admin_link", lambda _: None)
+        if address := service.manage("admin_link", *([] if link else ["--if-unused"])):
             progress.say(f"Sign in as administrator, once, within half an hour:\n  {address}")
         progress.say("Ctrl-C stops it.\n")
         with progress.status() as show, _on_signal(service.supervisor.request_stop, progress):
