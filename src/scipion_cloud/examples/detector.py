@@ -24,7 +24,7 @@ class Camera:
 
     @property
     def gain(self) -> Floats:
-        """The gain reference, by which frames are multiplied: mean 1 over live pixels, 0 where one is dead."""
+        """The gain reference: it multiplies frames; its mean is 1 over live pixels, 0 marks dead ones."""
         alive = self.sensitivity > 0
         gain: Floats = np.divide(1, self.sensitivity, out=np.zeros_like(self.sensitivity), where=alive)
         gain /= gain[alive].mean()

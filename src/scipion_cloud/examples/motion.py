@@ -30,7 +30,7 @@ class Drift:
 
 
 def make_drift(rng: np.random.Generator, frames: int, total: tuple[float, float], local: float) -> Drift:
-    """A random drift over a distance within `total` (A); corners move up to `local` A along x or y in addition."""
+    """A random drift over a distance within `total` (A); corners move by up to `local` A in addition."""
     t = np.arange(frames) / max(frames - 1, 1)
     settled = 1 - np.exp(-np.arange(frames) / _BURST_FRAMES)
     settled /= settled[-1] or 1

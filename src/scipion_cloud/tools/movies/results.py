@@ -1,7 +1,6 @@
 """What an alignment by RELION found, read from the files in the `extra` folder of a Scipion run."""
 
 import os
-import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -63,8 +62,8 @@ class LocalMotion:
 class Motion:
     """How the specimen drifted.
 
-    frames: (n,), counted from 1. x, y: (n,), where the specimen is in each frame, in A from where it was in the
-    first of them; x to the right, y up (towards higher rows of the MRC file). RELION stores the opposite sign.
+    frames: (n,), counted from 1. x, y: (n,), where the specimen is in each frame, in A from where it was in
+    the first of them; x to the right, y up (to higher rows of the MRC file). RELION stores the opposite sign.
     total, early, late: length of the path in A, None for no data; early and late add up to total.
     width, height: of the field, in A.
     """
@@ -85,8 +84,8 @@ class Motion:
 def scan_results(run_dir: Path, known: Iterable[MovieOutputs] = ()) -> list[MovieOutputs]:
     """Movies of a run whose results are complete now, by stem.
 
-    A file that is still being moved into place is not complete. Pass the answer of the last call as `known`: what
-    is in it is only looked for by name, so that a call for 3,000 movies takes milliseconds.
+    A file that is still being moved into place is not complete. Pass the answer of the last call as `known`:
+    what is in it is only looked for by name, so that a call for 3,000 movies takes milliseconds.
     """
     extra = run_dir / "extra"
     try:
@@ -170,7 +169,7 @@ def _complete(extra: Path, stem: str, names: set[str]) -> MovieOutputs | None:
 
 
 def _root(stem: str) -> str:
-    """Scipion's name of a movie in those of its micrographs: less a second ending of three or four letters."""
+    """How Scipion begins the names of a movie's micrographs: less a second ending of 3 or 4 letters."""
     if len(stem) > 5 and "." in (stem[-4], stem[-5]):
         return os.path.splitext(stem)[0]  # noqa: PTH122 - Scipion's rule, to the letter
     return stem
@@ -209,7 +208,9 @@ def _number(block: Block, label: str, default: float | None = None) -> float:
     return float(block.numbers(label)[0])
 
 
-def _path(frames: Doubles, x: Doubles, y: Doubles, general: Block) -> tuple[float, float | None, float | None]:
+def _path(
+    frames: Doubles, x: Doubles, y: Doubles, general: Block
+) -> tuple[float, float | None, float | None]:
     """Length of the path in A: total, early, late. Without a dose nobody knows what is early."""
     steps = np.hypot(np.diff(x), np.diff(y))
     total = float(steps.sum())
@@ -237,5 +238,3 @@ def _local(model: Doubles | None, t: Doubles, grid: tuple[int, int], pixel_size:
     if np.abs(drift).max() > _BELIEVABLE:
         return None
     return LocalMotion(u, v, drift[0], drift[1])
-
-

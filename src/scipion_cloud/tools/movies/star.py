@@ -90,7 +90,7 @@ def movies_star(rows: Iterable[MicrographRow], optics: Optics) -> str:
     Motion that is not known stands as -9999, RELION's mark. Names with spaces are quoted, which RELION reads
     from version 4 on. Raises InvalidInput for a name that STAR cannot hold.
     """
-    described = {
+    described: dict[str, str | float] = {
         "rlnOpticsGroupName": "opticsGroup1",
         "rlnOpticsGroup": 1,
         "rlnMicrographOriginalPixelSize": optics.original_pixel_size,

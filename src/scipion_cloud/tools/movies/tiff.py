@@ -1,4 +1,4 @@
-"""Headers of TIFF files (TIFF 6.0 and BigTIFF), read with bounds: hostile files cost little and never hang."""
+"""Headers of TIFF files (TIFF 6.0 and BigTIFF), read with bounds, so that a hostile file costs little."""
 
 import math
 import re
@@ -26,7 +26,16 @@ _TYPES = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4), 5: ("II", 8), 11: ("f", 4), 12:
 _FORMATS = {1: "uint", 2: "int", 3: "float"}
 _PIXELS = frozenset({"uint4", "uint8", "int8", "uint16", "int16", "float32"})
 # ImageJ's units, in A
-_UNITS = {"angstrom": 1.0, "a": 1.0, "å": 1.0, "nm": 10.0, "nanometer": 10.0, "um": 1e4, "µm": 1e4, "micron": 1e4}
+_UNITS = {
+    "angstrom": 1.0,
+    "a": 1.0,
+    "å": 1.0,
+    "nm": 10.0,
+    "nanometer": 10.0,
+    "um": 1e4,
+    "µm": 1e4,
+    "micron": 1e4,
+}
 
 
 @dataclass(frozen=True)
