@@ -1,0 +1,42 @@
+"""`python -m scipion_cloud.controller`: the controller as a process of its own."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+
+import django
+
+from scipion_cloud.config import get_config
+from scipion_cloud.errors import SetupError
+
+log = logging.getLogger("scipion_cloud.controller")
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code: 1 if another controller works on this home."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scipion_cloud.portal.settings")
+    django.setup()
+    # the tables can be imported only now
+    from scipion_cloud.controller.loop import only_one, run_until  # noqa: PLC0415
+
+    stop = threading.Event()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sig, lambda *_: stop.set())
+    config = get_config()
+    try:
+        with only_one(config.home):
+            log.info("at work on %s", config.home)
+            run_until(stop, config)
+    except SetupError as e:
+        sys.stderr.write(f"{e}\n")
+        return 1
+    log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # at once: what background threads were about is repeated by the next controller

@@ -1,0 +1,104 @@
+"""One look at everything, twice a second. What fails is told and tried again; nothing stops the rest."""
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.db import DatabaseError, connection
+
+from scipion_cloud.config import Config
+from scipion_cloud.controller.desktops import reconcile_desktops
+from scipion_cloud.controller.results import Results
+from scipion_cloud.controller.runs import Runs
+from scipion_cloud.errors import SetupError
+from scipion_cloud.jobs import backend_for
+
+log = logging.getLogger(__name__)
+
+TICK = 0.5  # s from the end of one tick to the start of the next
+REPEAT = 60.0  # s before a trouble that stays is written to the log again
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Hold this home's controller lock; the kernel frees it however the process ends.
+
+    Raises SetupError if another controller holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (home / "controller.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise SetupError(
+                f"Another controller (process {holder}) works on {home}. "
+                "Stop it first, or choose another home with SCIPION_CLOUD_HOME."
+            ) from e
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def run_until(stop: threading.Event, config: Config) -> None:
+    """Tick until `stop` is set."""
+    backend = backend_for(config)
+    results = Results()
+    runs = Runs(config, backend, results)
+    parts = Parts(
+        {
+            "runs": runs.reconcile,
+            "results": results.reconcile,
+            "desktops": reconcile_desktops,
+            "jobs": backend.tick,
+        }
+    )
+    try:
+        while not stop.is_set():
+            parts.tick()
+            stop.wait(TICK)
+    finally:
+        results.close()
+
+
+class Parts:
+    """What is done at each tick, in order. A part that fails is logged and keeps no other from working."""
+
+    def __init__(self, parts: dict[str, Callable[[], None]]) -> None:
+        self._parts = parts
+        self._told: dict[str, tuple[str, float]] = {}  # part -> its trouble and when it was logged
+
+    def tick(self) -> None:
+        """Do each part once."""
+        for name, work in self._parts.items():
+            try:
+                work()
+            except DatabaseError as e:
+                self._tell(name, f"the database does not answer ({e}); waiting for it", trace=False)
+                _drop_connection()
+            except Exception as e:  # noqa: BLE001 - logged with its trace
+                self._tell(name, f"{type(e).__name__}: {e}", trace=True)
+            else:
+                if self._told.pop(name, None):
+                    log.info("%s: all is well again", name)
+
+    def _tell(self, name: str, trouble: str, *, trace: bool) -> None:
+        told, when = self._told.get(name, ("", 0.0))
+        if trouble != told or time.monotonic() - when > REPEAT:
+            log.error("%s: %s", name, trouble, exc_info=trace)
+            self._told[name] = trouble, time.monotonic()
+
+
+def _drop_connection() -> None:
+    """Begin with a fresh connection next time; a broken one would fail for ever."""
+    try:
+        connection.close()
+    except DatabaseError as e:
+        log.debug("closing a broken connection: %s", e)
