@@ -10,6 +10,7 @@ from scipion_cloud.provision.checks.verdict import Check, missing, ok, warning
 from scipion_cloud.provision.scipion import check_scipion
 
 UP = "scipion-cloud up"
+SETTINGS = "--settings=scipion_cloud.portal.settings"
 
 
 def packages(_config: Config) -> list[Check]:
@@ -47,14 +48,7 @@ def database(config: Config) -> list[Check]:
     if config.database == "sqlite" and not (config.home / "db.sqlite3").exists():
         return [missing(name, "SQLite, not made yet", UP)]
     kind = "SQLite" if config.database == "sqlite" else "PostgreSQL"
-    command = [
-        sys.executable,
-        "-m",
-        "django",
-        "migrate",
-        "--check",
-        "--settings=scipion_cloud.portal.settings",
-    ]
+    command = [sys.executable, "-m", "django", "migrate", "--check", "--skip-checks", SETTINGS]
     environ = {**os.environ, f"{ENV_PREFIX}HOME": str(config.home.absolute())}
     try:
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
