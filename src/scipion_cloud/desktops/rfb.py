@@ -13,7 +13,7 @@ from scipion_cloud.errors import DesktopError
 VERSIONS = (b"RFB 003.007\n", b"RFB 003.008\n")
 NO_SECURITY = b"\x01"
 SHARED = b"\x01"
-# With this extension a pointer event would have two lengths; the server must not hear that the browser has it.
+# With this extension a pointer event would have two lengths; the server must not learn of it.
 EXTENDED_MOUSE_BUTTONS = (-316).to_bytes(4, "big", signed=True)
 RAW = bytes(4)
 PIECE = 4096  # largest part of a message that is held back, bytes; a multiple of 4 for the list of encodings

@@ -62,7 +62,7 @@ class Session:
             # clients first, so that they are not cut off; the X server last
             for process in reversed(self._processes.values()):
                 await end(process)
-            xserver.remove_traces(self._display, server.pid)
+            xserver.remove_traces(self._display)
 
     async def _farewell(self, server: Process) -> int:
         if self._stopped.is_set():
@@ -89,8 +89,11 @@ class Session:
             self._reopen.clear()
             scipion = await self._start("scipion", *self._settings.command)
             shown = asyncio.create_task(self._tell_when_shown())
-            code = await scipion.wait()
-            shown.cancel()
+            try:
+                code = await scipion.wait()
+            finally:
+                shown.cancel()
+                await asyncio.gather(shown, return_exceptions=True)
             print(f"Scipion ended with exit code {code}.", flush=True)
             self._tell(Phase.SCIPION_CLOSED, "" if code == 0 else "Scipion ended unexpectedly; see its log.")
             await self._reopen.wait()
@@ -115,7 +118,7 @@ class Session:
         return process
 
     def _session_environ(self) -> dict[str, str]:
-        """Scipion's variables and the session's. HOME is the desktop's own: settings do not leak to others."""
+        """Scipion's variables and the session's. HOME is the desktop's own: no setting leaks to others."""
         home = self._folder / "home"
         home.mkdir(mode=0o700, exist_ok=True)
         return self._settings.environ | {

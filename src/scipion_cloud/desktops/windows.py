@@ -52,6 +52,9 @@ async def _name(window: str, environ: dict[str, str]) -> str:
         stderr=asyncio.subprocess.DEVNULL,
         env=environ,
     )
-    out, _ = await asked.communicate()
+    try:
+        out, _ = await asked.communicate()
+    finally:
+        await end(asked)
     names = re.findall(r'"([^"]*)"', out.decode(errors="replace"))
     return names[0] if names else ""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import socket
 import struct
 from asyncio.subprocess import Process
 from contextlib import suppress
@@ -61,14 +62,14 @@ async def start(folder: Path, title: str, geometry: str) -> tuple[Process, str]:
     return process, f":{number}"
 
 
-def remove_traces(display: str, pid: int) -> None:
-    """Take away what a killed X server leaves in /tmp, if it is still that server's."""
-    number = display.lstrip(":")
-    lock = Path(f"/tmp/.X{number}-lock")  # noqa: S108 - X's own place
-    with suppress(OSError, ValueError):
-        if int(lock.read_text()) == pid:
-            Path(f"/tmp/.X11-unix/X{number}").unlink(missing_ok=True)  # noqa: S108
-            lock.unlink()
+def remove_traces(display: str) -> None:
+    """Take away the socket of a killed X server, unless another server has taken the display over."""
+    path = Path(f"/tmp/.X11-unix/X{display.lstrip(':')}")  # noqa: S108 - X's own place
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
 
 
 def _write_cookie(file: Path) -> None:
