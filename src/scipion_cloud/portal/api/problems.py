@@ -1,0 +1,61 @@
+"""Errors as answers: always JSON with `detail`, and `errors` by field where the fields are known."""
+
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from ninja import NinjaAPI, Schema
+from ninja.errors import AuthenticationError, ValidationError
+from pydantic import Field
+
+from scipion_cloud.errors import Conflict, InvalidInput, NotFound, ScipionCloudError
+
+
+class Problem(Schema):
+    """Why a request was refused, in words for a person."""
+
+    detail: str
+    errors: dict[str, str] = Field(default={}, description="Messages by field, where the fields are known.")
+
+
+PROBLEMS: dict[int, type[Problem]] = dict.fromkeys((401, 403, 404, 409, 422, 429, 503), Problem)
+
+_STATUS: dict[type[ScipionCloudError], int] = {InvalidInput: 422, NotFound: 404, Conflict: 409}
+
+
+def handle_problems(api: NinjaAPI) -> None:
+    """Give every error that the actions raise on purpose its status and its own words."""
+
+    def answer(
+        request: HttpRequest, status: int, detail: str, errors: dict[str, str] | None = None
+    ) -> HttpResponse:
+        return api.create_response(request, {"detail": detail, "errors": errors or {}}, status=status)
+
+    @api.exception_handler(ScipionCloudError)
+    def ours(request: HttpRequest, error: ScipionCloudError) -> HttpResponse:
+        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 503)
+        return answer(request, status, str(error), getattr(error, "errors", None))
+
+    @api.exception_handler(PermissionDenied)
+    def denied(request: HttpRequest, error: PermissionDenied) -> HttpResponse:
+        return answer(request, 403, str(error) or "You may not do this.")
+
+    @api.exception_handler(Http404)
+    def missing(request: HttpRequest, _error: Http404) -> HttpResponse:
+        return answer(request, 404, "There is no such thing here.")
+
+    @api.exception_handler(AuthenticationError)
+    def stranger(request: HttpRequest, _error: AuthenticationError) -> HttpResponse:
+        response = answer(request, 401, "Sign in first: the token is missing, wrong or has expired.")
+        response["WWW-Authenticate"] = "Bearer"
+        return response
+
+    @api.exception_handler(ValidationError)
+    def malformed(request: HttpRequest, error: ValidationError) -> HttpResponse:
+        errors = {_field(fault): str(fault["msg"]) for fault in error.errors}
+        return answer(request, 422, "; ".join(f"{k}: {v}" for k, v in errors.items()), errors)
+
+
+def _field(fault: dict[str, Any]) -> str:
+    """The name of a field as the sender wrote it: without where it was (body) and our name for the whole."""
+    return ".".join(str(part) for part in fault["loc"][2:]) or str(fault["loc"][-1])

@@ -1,0 +1,53 @@
+"""Asking for a desktop. The controller starts and stops what these rows ask for."""
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from scipion_cloud.config import get_config
+from scipion_cloud.errors import Conflict
+from scipion_cloud.model import DesktopState, Role
+from scipion_cloud.portal.services.guards import lock, need
+from scipion_cloud.records.models import Desktop, Project, User
+
+LIVE = (DesktopState.STARTING.value, DesktopState.READY.value, DesktopState.STOPPING.value)
+
+
+def open_desktop(user: User, project: Project) -> Desktop:
+    """The desktop of the project that is open, or a new one.
+
+    There is one at a time: two Scipion windows would overwrite each other's view of the project. Raises
+    PermissionDenied unless `user` is an editor, Conflict while the last one is being stopped.
+    """
+    need(user, project, Role.EDITOR)
+    with transaction.atomic():
+        lock(project)
+        live = project.desktops.filter(state__in=LIVE).first()
+        if live is None:
+            return Desktop.objects.create(project=project, user=user, deadline=_deadline())
+    if live.stop_requested or live.status is DesktopState.STOPPING:
+        raise Conflict("The desktop of this project is just closing; open it again in a few seconds.")
+    return live
+
+
+def extend_desktop(user: User, desktop: Desktop) -> Desktop:
+    """Start its time afresh. Raises PermissionDenied unless `user` is editor, Conflict once it has ended."""
+    need(user, desktop.project, Role.EDITOR)
+    open_ones = Desktop.objects.filter(pk=desktop.pk, state__in=LIVE, stop_requested=False)
+    if not open_ones.update(deadline=_deadline()):
+        raise Conflict("This desktop has ended; open a new one.")
+    desktop.refresh_from_db()
+    return desktop
+
+
+def stop_desktop(user: User, desktop: Desktop) -> Desktop:
+    """Ask for its end; protocols that it launched go on. Raises PermissionDenied unless `user` is editor."""
+    need(user, desktop.project, Role.EDITOR)
+    Desktop.objects.filter(pk=desktop.pk, state__in=LIVE).update(stop_requested=True)
+    desktop.refresh_from_db()
+    return desktop
+
+
+def _deadline() -> timezone.datetime:
+    return timezone.now() + timedelta(hours=get_config().desktop_hours)

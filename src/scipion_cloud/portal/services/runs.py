@@ -1,0 +1,152 @@
+"""Starting and stopping runs. The controller submits what the rows ask for."""
+
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from django.db import transaction
+from django.db.models import Count, Q, QuerySet
+
+from scipion_cloud.controller.runs import request_cancel
+from scipion_cloud.errors import Conflict, InvalidInput
+from scipion_cloud.model import MovieState, Role
+from scipion_cloud.portal.services.guards import lock, need
+from scipion_cloud.portal.uploads.files import Kind, list_data
+from scipion_cloud.records.models import Movie, Project, Run, User
+from scipion_cloud.tools import catalogue
+from scipion_cloud.tools.movies.checks import SetReport, check_set
+
+_NAMED = 3  # movies with a problem that a message names
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_LONGEST_STEM = 120  # programs add their own endings; a name has 255 bytes at most
+
+
+def start_run(
+    user: User,
+    project: Project,
+    tool_id: str,
+    values: Mapping[str, object],
+    *,
+    movies: str = "",
+    label: str = "",
+) -> Run:
+    """Check everything that can be known beforehand and ask for a run.
+
+    `values` are as typed or as JSON; `movies` takes a folder of the data or a pattern as `day1/*.tiff`, and
+    all movies if it is empty. Raises NotFound for a tool that is not there, PermissionDenied unless `user` is
+    an editor, InvalidInput with messages by field for values, movies or a gain reference that cannot be used.
+    """
+    need(user, project, Role.EDITOR)
+    tool = catalogue.tool(tool_id)
+    names = movie_names(project, movies)
+    parameters = tool.validate(values)
+    _check_movies(project, names, str(parameters.get("gain") or ""))
+    longest = Run._meta.get_field("label").max_length or 0
+    with transaction.atomic():
+        lock(project)
+        run = Run.objects.create(
+            project=project,
+            user=user,
+            tool=tool_id,
+            parameters=parameters,
+            label=" ".join(label.split())[:longest],
+        )
+        rows = zip(names, stems(names), strict=True)
+        Movie.objects.bulk_create(
+            [Movie(run=run, index=index, name=name, stem=stem) for index, (name, stem) in enumerate(rows, 1)],
+            batch_size=500,
+        )
+    return run
+
+
+def cancel_run(user: User, run: Run) -> Run:
+    """Stop a run at once; what it has finished stays.
+
+    Raises PermissionDenied unless `user` is an editor, Conflict if it has ended already.
+    """
+    need(user, run.project, Role.EDITOR)
+    if not request_cancel(run):
+        raise Conflict(f"This run is {run.state} already.")
+    return run
+
+
+def with_movie_counts(runs: QuerySet[Run]) -> QuerySet[Run]:
+    """The runs, each with how many movies it has in `total`, `done` and `failed`."""
+    return runs.annotate(
+        total=Count("movies"),
+        done=Count("movies", filter=Q(movies__state=MovieState.DONE.value)),
+        failed=Count("movies", filter=Q(movies__state=MovieState.FAILED.value)),
+    )
+
+
+def movie_names(project: Project, wanted: str = "") -> list[str]:
+    """The movies in the project's data, in order of their names; only those of a folder or pattern `wanted`.
+
+    Raises InvalidInput if there are none.
+    """
+    everything = [file.path for file in list_data(project) if file.kind is Kind.MOVIE]
+    if not everything:
+        raise InvalidInput(errors={"movies": "There are no movies in this project yet; upload some first."})
+    folder = wanted.strip().rstrip("/")
+    found = [
+        name
+        for name in everything
+        if not folder or name.startswith(f"{folder}/") or fnmatchcase(name, folder)
+    ]
+    if not found:
+        text = f"None of the {len(everything)} movies here is called like '{wanted}'."
+        raise InvalidInput(errors={"movies": f"{text} Give a folder's name or a pattern as 'day1/*.tiff'."})
+    return found
+
+
+def _check_movies(project: Project, names: list[str], gain: str) -> None:
+    """Read all headers. Raises InvalidInput for what could only fail later."""
+    odd = [name for name in names if not name.isprintable() or not _is_utf8(name)]
+    if odd:
+        text = f"Rename {odd[0]!a}: its name holds characters that programs lose."
+        raise InvalidInput(errors={"movies": text})
+    inside = project.data
+    report = check_set([inside / name for name in names], inside / gain if gain else None, inside)
+    errors = {}
+    if report.problems:
+        errors["movies"] = _problems(report, len(names))
+    if report.gain_problem:
+        errors["gain"] = report.gain_problem
+    if errors:
+        raise InvalidInput(errors=errors)
+
+
+def _problems(report: SetReport, total: int) -> str:
+    texts = list(report.problems.values())
+    if total == 1:
+        return texts[0]
+    more = f" And {len(texts) - _NAMED} more." if len(texts) > _NAMED else ""
+    remedy = "Delete or replace these files, or choose the others by a folder or a pattern."
+    return f"{len(texts)} of {total} movies cannot be used. {' '.join(texts[:_NAMED])}{more} {remedy}"
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def stems(names: Iterable[str]) -> list[str]:
+    """For each movie a name that is safe in shells, STAR files and Scipion, and that no other movie has.
+
+    Dots go too: Scipion would take what follows one for an ending.
+    """
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        base = _UNSAFE.sub("_", PurePosixPath(name).stem).strip("_-")[:_LONGEST_STEM] or "movie"
+        stem, number = base, 1
+        while stem in taken:
+            number += 1
+            stem = f"{base}_{number}"
+        taken.add(stem)
+        found.append(stem)
+    return found
