@@ -59,7 +59,7 @@ def test_a_full_disk_outweighs_the_errors_that_it_causes() -> None:
 
 
 def test_an_unknown_fault_shows_the_last_meaningful_line_and_what_to_do() -> None:
-    log = '\x1b[31m2026-11-20 11:00:01,123 ERROR: the flux capacitor is empty\x1b[0m\n=======\n  0/ 0 sec ......~~(,_,">\n'
+    log = "\x1b[31m2026-11-20 11:00:01,123 ERROR: the flux capacitor is empty\x1b[0m\n====\n ...~~(,_,\n"
     text = explain(log)
     assert "the flux capacitor is empty." in text
     assert "administrator" in text

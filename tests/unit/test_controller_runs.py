@@ -1,12 +1,13 @@
 """The state machine of a run, against a batch system whose answers the tests choose."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from scipion_cloud.config import Config
 from scipion_cloud.controller import ending, runs
 from scipion_cloud.controller.orders import Order, Prepared, run_folder
@@ -109,15 +110,15 @@ def run() -> Run:
 
 
 @pytest.fixture
-def world(config: Config, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(config: Config, run: Run, monkeypatch: pytest.MonkeyPatch) -> World:
     """Preparation and results are those of a run without Scipion: two movies, both done when the job is."""
 
     def prepare(config: Config, order: Order) -> Prepared:
         return Prepared(JobSpec(("true",), Path("/")))
 
     monkeypatch.setattr(runs, "prepare", prepare)
-    monkeypatch.setattr(ending, "new_numbers", lambda project, steps, known: NUMBERS)
-    yield World(config, run)
+    monkeypatch.setattr(ending, "new_numbers", lambda *_: NUMBERS)
+    return World(config, run)
 
 
 NUMBERS = (Numbers("a", 3.0, 1.0, 2.0, [[0, 0], [1, 1]]), Numbers("b", 4.0, 1.0, 3.0, [[0, 0], [2, 2]]))
@@ -197,6 +198,19 @@ def test_cancelled_while_it_runs(world: World, run: Run) -> None:
     assert not request_cancel(run, world.batch)
 
 
+def test_a_cancellation_survives_a_silent_batch_system(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(ids: Iterable[JobId]) -> None:
+        raise JobError("no answer")
+
+    world.until(RunState.QUEUED)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.batch, "cancel", silent)
+        assert request_cancel(run, world.batch)
+    world.until(RunState.CANCELLED)
+
+
 def test_a_job_that_broke_while_it_was_cancelled_is_cancelled(world: World, run: Run) -> None:
     world.until(RunState.QUEUED)
     request_cancel(run, world.batch)
@@ -251,7 +265,7 @@ def test_what_a_killed_chain_left_is_settled_first(
 
 
 def test_movies_that_failed_are_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "new_numbers", lambda project, steps, known: NUMBERS[:1])
+    monkeypatch.setattr(ending, "new_numbers", lambda *_: NUMBERS[:1])
     world.until(RunState.QUEUED)
     world.set_job(JobState.DONE, ended=MOMENT)
     run = world.until(RunState.FINISHED)
@@ -262,7 +276,7 @@ def test_movies_that_failed_are_told(world: World, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_without_any_result_has_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "new_numbers", lambda project, steps, known: ())
+    monkeypatch.setattr(ending, "new_numbers", lambda *_: ())
     world.until(RunState.QUEUED)
     world.set_job(JobState.DONE, ended=MOMENT)
     assert "None of the movies" in world.until(RunState.FAILED).message
@@ -270,7 +284,7 @@ def test_a_run_without_any_result_has_failed(world: World, monkeypatch: pytest.M
 
 def test_unusable_movies_are_marked_at_once(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = Prepared(JobSpec(("true",), Path("/")), unusable={"b": "b.tif is a text."})
-    monkeypatch.setattr(runs, "prepare", lambda config, order: prepared)
+    monkeypatch.setattr(runs, "prepare", lambda *_: prepared)
     world.until(RunState.QUEUED)
     assert run.movies.get(stem="b").message == "b.tif is a text."
     world.set_job(JobState.DONE, ended=MOMENT)
@@ -280,7 +294,7 @@ def test_unusable_movies_are_marked_at_once(world: World, run: Run, monkeypatch:
 def test_a_run_that_cannot_be_prepared_fails_with_the_reason(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "prepare", lambda config, order: Prepared(None, refusal="No movie is left."))
+    monkeypatch.setattr(runs, "prepare", lambda *_: Prepared(None, refusal="No movie is left."))
     assert world.until(RunState.FAILED).message == "No movie is left."
 
 

@@ -9,6 +9,7 @@ import threading
 import django
 
 from scipion_cloud.config import get_config
+from scipion_cloud.controller.lock import only_one
 from scipion_cloud.errors import SetupError
 
 log = logging.getLogger("scipion_cloud.controller")
@@ -17,16 +18,16 @@ log = logging.getLogger("scipion_cloud.controller")
 def main() -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 1 if another controller works on this home."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scipion_cloud.portal.settings")
-    django.setup()
-    # the tables can be imported only now
-    from scipion_cloud.controller.loop import only_one, run_until  # noqa: PLC0415
-
     stop = threading.Event()
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sig, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     config = get_config()
     try:
         with only_one(config.home):
+            django.setup()
+            # the tables can be imported only now
+            from scipion_cloud.controller.loop import run_until  # noqa: PLC0415
+
             log.info("at work on %s", config.home)
             run_until(stop, config)
     except SetupError as e:

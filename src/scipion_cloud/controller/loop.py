@@ -1,13 +1,9 @@
 """One look at everything, twice a second. What fails is told and tried again; nothing stops the rest."""
 
-import fcntl
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 from django.db import DatabaseError, connection
 
@@ -15,36 +11,12 @@ from scipion_cloud.config import Config
 from scipion_cloud.controller.desktops import reconcile_desktops
 from scipion_cloud.controller.results import Results
 from scipion_cloud.controller.runs import Runs
-from scipion_cloud.errors import SetupError
 from scipion_cloud.jobs import backend_for
 
 log = logging.getLogger(__name__)
 
 TICK = 0.5  # s from the end of one tick to the start of the next
 REPEAT = 60.0  # s before a trouble that stays is written to the log again
-
-
-@contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Hold this home's controller lock; the kernel frees it however the process ends.
-
-    Raises SetupError if another controller holds it.
-    """
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home / "controller.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise SetupError(
-                f"Another controller (process {holder}) works on {home}. "
-                "Stop it first, or choose another home with SCIPION_CLOUD_HOME."
-            ) from e
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def run_until(stop: threading.Event, config: Config) -> None:

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scipion_cloud.config import Config
-from scipion_cloud.errors import InvalidInput
 from scipion_cloud.jobs.spec import JobId, JobSpec
 from scipion_cloud.records.models import Run
-from scipion_cloud.tools.environment import scipion_environ
-from scipion_cloud.tools.movies.info import read_info
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Keeps the process that makes pictures (see `painting`) and speaks with it without ever waiting."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -36,11 +37,8 @@ class Painter:
         process = self._process or self._start()
         self.asked.append(picture)
         assert process.stdin is not None  # noqa: S101 - a pipe, see _start
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has died; `collect` finds out
             process.stdin.write(json.dumps(asdict(picture)).encode() + b"\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died; `collect` finds out
 
     def collect(self) -> Iterator[tuple[Picture, str | None, bool]]:
         """What was done since the last call: request, error or None, and whether the process died of it."""
@@ -82,6 +80,7 @@ class Painter:
             [sys.executable, "-m", "scipion_cloud.controller.painting"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # nothing is left to be written when it has died
             env={**os.environ, **one_thread},
             start_new_session=True,  # niceness may count within a session only
         )

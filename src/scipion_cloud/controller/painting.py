@@ -16,6 +16,7 @@ from typing import Any
 
 from PIL import Image
 
+from scipion_cloud.errors import NotFound, ScipionCloudError
 from scipion_cloud.tools.movies.pictures import make_pictures
 from scipion_cloud.tools.movies.results import scan_results
 
@@ -28,9 +29,11 @@ def main() -> None:
         try:
             paint(request)
             error = ""
+        except ScipionCloudError as e:
+            error = str(e)
         except Exception as e:  # noqa: BLE001 - told to whoever asked
             error = f"{type(e).__name__}: {e}"
-        sys.stdout.write(json.dumps({"id": request["id"], "error": error}) + "\n")
+        sys.stdout.write(json.dumps({"error": error}) + "\n")
         sys.stdout.flush()
 
 
@@ -47,7 +50,7 @@ def paint(request: dict[str, Any]) -> None:
     folder = Path(request["folder"])
     outputs = next((o for o in scan_results(Path(request["run_dir"])) if o.stem == request["stem"]), None)
     if outputs is None:
-        raise FileNotFoundError("the aligned micrograph has gone.")
+        raise NotFound("the aligned micrograph has gone.")
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     made = make_pictures(

@@ -14,7 +14,7 @@ from scipion_cloud.controller.background import Background
 from scipion_cloud.controller.ending import Ending, conclude
 from scipion_cloud.controller.orders import Prepared, order_of, prepare, read_chain
 from scipion_cloud.controller.results import Results
-from scipion_cloud.errors import QueueFull, ScipionCloudError
+from scipion_cloud.errors import JobError, QueueFull, ScipionCloudError
 from scipion_cloud.jobs import JobBackend, JobId, JobSpec, JobState, JobStatus, backend_for
 from scipion_cloud.model import MovieState, RunState
 from scipion_cloud.records.models import Run
@@ -34,14 +34,16 @@ def job_key(run: Run) -> str:
 def request_cancel(run: Run, backend: JobBackend | None = None) -> bool:
     """Ask for the end of a run, and end its job at once if there is one. False if the run has ended already.
 
-    The controller does the rest. Raises JobError if the batch system does not answer; the wish is recorded
-    all the same.
+    The controller does the rest, also where the batch system does not answer now.
     """
     live = Run.objects.filter(pk=run.pk, state__in=LIVE)
     asked = live.update(cancel_requested=True, state=RunState.CANCELLING.value)
     run.refresh_from_db()
     if asked and run.job_id is not None:
-        (backend or backend_for(get_config())).cancel([JobId(run.job_id)])
+        try:
+            (backend or backend_for(get_config())).cancel([JobId(run.job_id)])
+        except JobError as e:
+            log.warning("run %s: %s", run.pk, e)
     return bool(asked)
 
 
