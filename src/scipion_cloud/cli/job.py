@@ -2,7 +2,6 @@
 
 import json
 import os
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,7 @@ def submit(
             hours=hours,
             env=dict(os.environ),
         )
-        number = _backend().submit(spec, key or f"job submit {uuid.uuid4()}")
+        number = _backend().submit(spec, key or f"job submit {os.urandom(16).hex()}")
     except ScipionCloudError as e:
         raise click.ClickException(str(e)) from e
     click.echo(json.dumps({"id": number}) if as_json else number)

@@ -1,4 +1,7 @@
-"""The index of one machine's jobs: an SQLite file, what is committed is whole and survives crashes."""
+"""The index of one machine's jobs: an SQLite file, what is committed is whole and survives crashes.
+
+With a rollback journal and no write-ahead log: reading then needs no room on a full disk.
+"""
 
 import json
 import sqlite3
@@ -13,7 +16,6 @@ from scipion_cloud.jobs.turn import turn
 
 _VERSION = 1
 _SCHEMA = f"""
-PRAGMA journal_mode = WAL;
 BEGIN;
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import signal
 import sqlite3
 import time
@@ -126,7 +125,7 @@ class LocalBackend(JobBackend):
     def _pass(self) -> None:
         """A pass as a courtesy: what was asked for does not depend on it."""
         try:
-            self.tick()
+            schedule.run(self._spool, self.limits, wait=3)
         except JobError as e:
             _log.warning("%s", e)
 
@@ -185,7 +184,7 @@ def _insert(db: sqlite3.Connection, spec: JobSpec, key: str, limits: Limits) -> 
         "INSERT INTO jobs (key, token, spec, cpus, memory_gb, submitted) VALUES (?, ?, ?, ?, ?, ?)",
         (
             index.key_bytes(key),
-            secrets.token_hex(16),
+            os.urandom(16).hex(),
             json.dumps(
                 {
                     "argv": spec.argv,

@@ -31,13 +31,13 @@ def folder_of(spool: Path, job: int) -> JobFolder:
     return JobFolder(spool / str(job))
 
 
-def run(spool: Path, limits: Limits | None = None) -> None:
-    """One pass, within these limits or the last ones known.
+def run(spool: Path, limits: Limits | None = None, wait: float = 15.0) -> None:
+    """One pass, within these limits or the last ones known, after `wait` seconds for its turn at most.
 
     Raises JobError when the queue cannot be used; nothing is lost then, and a later pass does the work.
     """
     spool.mkdir(0o700, parents=True, exist_ok=True)
-    with turn(spool, "schedule.lock"):
+    with turn(spool, "schedule.lock", wait):
         with index.reading(spool) as db:
             running = db.execute("SELECT * FROM jobs WHERE ended IS NULL AND state = 'RUNNING'").fetchall()
         endings = [(row["id"], ending) for row in running if (ending := _ending(spool, row))]
