@@ -9,6 +9,7 @@ import mrcfile
 import numpy as np
 import pytest
 import starfile
+import tifffile
 from numpy.typing import NDArray
 
 from scipion_cloud.examples import MovieSpec, write_movies
@@ -43,9 +44,10 @@ _rlnOpticsGroup #2
 def align(folder: Path, movies: list[Path], *extra: str) -> Path:
     """Run RELION and lay its files out as a run of Scipion has them. Returns the run's folder."""
     (folder / "movies.star").write_text(INPUT + "".join(f"{movie.name} 1\n" for movie in movies))
-    command = "relion_run_motioncorr --use_own --i movies.star --o out/ --j 2 --gainref gain.mrc --angpix 1.5"
+    command = "relion_run_motioncorr --use_own --i movies.star --o out/ --j 2 --angpix 1.5"
+    gain = () if "--gainref" in extra else ("--gainref", "gain.mrc")
     done = subprocess.run(
-        [*command.split(), "--voltage", "300", *extra],
+        [*command.split(), "--voltage", "300", *gain, *extra],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -123,6 +125,16 @@ def test_a_gain_is_turned_as_relion_turns_it(tmp_path: Path, rotation: int, flip
     run = align(tmp_path, [movie], "--gain_rot", str(rotation), "--gain_flip", str(flip))
     (outputs,) = scan_results(run)
     assert pixels(mean_frame(movie), right) > 0.1
+    assert abs(pixels(read_image(outputs.micrograph), right)) < 0.05
+
+
+def test_a_gain_in_tiff_has_its_top_row_first(tmp_path: Path) -> None:
+    still = MovieSpec(size=256, frames=8, drift=(0, 0), local_drift=0)
+    (movie,) = write_movies(tmp_path, 1, still, seed=7)
+    right = read_gain(tmp_path / "gain.mrc")
+    tifffile.imwrite(tmp_path / "gain.tif", right[::-1])
+    assert np.array_equal(read_gain(tmp_path / "gain.tif"), right)
+    (outputs,) = scan_results(align(tmp_path, [movie], "--gainref", "gain.tif"))
     assert abs(pixels(read_image(outputs.micrograph), right)) < 0.05
 
 

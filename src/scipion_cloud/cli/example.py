@@ -41,8 +41,8 @@ def movies(
 ) -> None:
     """Write movies of ribosomes in ice into FOLDER.
 
-    Real 70S ribosomes at random orientations, with contrast transfer, shot noise, radiation damage and a drift
-    that is known: truth.json beside the movies tells it. 300 kV, Cs 2.7 mm, 1.25 e/A2 per frame.
+    Real 70S ribosomes at random orientations, with contrast transfer, shot noise, radiation damage and a
+    drift that is known: truth.json beside the movies tells it. 300 kV, Cs 2.7 mm, 1.25 e/A2 per frame.
     """
     from scipion_cloud.examples import MovieSpec, write_movies
 

@@ -1,6 +1,7 @@
 """A counting camera: pixels of unequal sensitivity, a few broken ones, and shot noise."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,16 +72,11 @@ def count(rng: np.random.Generator, electrons: Floats, camera: Camera, mean: flo
     return counts
 
 
-_tables: dict[float, NDArray[np.uint16]] = {}
-
-
+@lru_cache(maxsize=1)
 def _poisson_table(mean: float) -> NDArray[np.uint16]:
     """Quantiles of Poisson distributions, flat: for each of the rates from 0 to 3 * mean, _STEPS of them."""
-    if mean not in _tables:
-        _tables.clear()
-        rates = np.linspace(0, 3 * mean, _LEVELS)
-        most = int(3 * mean + 8 * np.sqrt(3 * mean) + 10)
-        probability = (np.arange(_STEPS) + 0.5) / _STEPS
-        rows = [np.searchsorted(pdtr(np.arange(most), rate), probability) for rate in rates]
-        _tables[mean] = np.concatenate(rows).astype(np.uint16)
-    return _tables[mean]
+    rates = np.linspace(0, 3 * mean, _LEVELS)
+    most = int(3 * mean + 8 * np.sqrt(3 * mean) + 10)
+    probability = (np.arange(_STEPS) + 0.5) / _STEPS
+    rows = [np.searchsorted(pdtr(np.arange(most), rate), probability) for rate in rates]
+    return np.concatenate(rows).astype(np.uint16)

@@ -249,7 +249,7 @@ def _write_image(path: Path, image: Floats, pixel_size: float) -> None:
 
 def _write_movie(path: Path, movie: Movie, tell: Callable[[int], None]) -> None:
     spec = movie.spec
-    few = spec.dose_per_frame * spec.pixel_size**2 < 8  # e per pixel: no count reaches 127
+    few = spec.dose_per_frame * spec.pixel_size**2 < 20  # e per pixel: no count reaches 127
     if spec.format == "tiff":
         per_cm = (round(1e8 / spec.pixel_size), 1)
         with tifffile.TiffWriter(path) as tiff:

@@ -32,8 +32,10 @@ def iter_frames(path: Path) -> Iterator[Pixels]:
                     yield page.asarray(maxworkers=1)[::-1]
         else:
             with mrcfile.mmap(path, permissive=True) as mrc:
+                if mrc.data is None:
+                    raise ValueError("its header is damaged")
                 yield from mrc.data.reshape(info.frames, info.ny, info.nx)
-    except (OSError, ValueError, tifffile.TiffFileError) as e:
+    except (OSError, ValueError, RuntimeError) as e:  # RuntimeError: a damaged compressed strip
         raise InvalidInput(f"{path.name} cannot be read: {e}. Upload it again.") from e
 
 
