@@ -1,4 +1,4 @@
-"""Every address of the API against everybody. The list comes from the OpenAPI document: none can be forgotten."""
+"""Every address of the API against everybody. The OpenAPI document lists them: none can be forgotten."""
 
 import json
 import uuid
@@ -105,7 +105,7 @@ def test_a_deleted_project_is_gone_for_its_owner(owner: Any, project: Project) -
 
 
 def test_the_published_document_is_the_stored_one(owner: Any) -> None:
-    """After a wanted change: `python -m scipion_cloud manage api_document > docs/openapi.json`."""
+    """After a wanted change: `scipion-cloud manage openapi > docs/openapi.json`."""
     published = Client().get("/api/v1/openapi.json").json()
     assert published == document() == json.loads(GOLDEN.read_text())
 

@@ -1,6 +1,6 @@
 """Asking for a desktop. The controller starts and stops what these rows ask for."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.utils import timezone
@@ -49,5 +49,5 @@ def stop_desktop(user: User, desktop: Desktop) -> Desktop:
     return desktop
 
 
-def _deadline() -> timezone.datetime:
+def _deadline() -> datetime:
     return timezone.now() + timedelta(hours=get_config().desktop_hours)
