@@ -4,10 +4,12 @@ import http.client
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from scipion_cloud.cli.progress import seconds
 from scipion_cloud.config import ENV_PREFIX, Config
+from scipion_cloud.errors import SetupError
 from scipion_cloud.jobs.local import LocalBackend
 from scipion_cloud.provision import home
 from scipion_cloud.provision.ports import listen
@@ -18,9 +20,9 @@ SETTINGS = "scipion_cloud.portal.settings"
 
 
 class Service:
-    """Portal and controller of one home. Call `stop` whatever happens."""
+    """Portal and controller of one home, or the `children` given instead. Call `stop` whatever happens."""
 
-    def __init__(self, config: Config, notice: Notice) -> None:
+    def __init__(self, config: Config, notice: Notice, children: Sequence[ChildSpec] | None = None) -> None:
         self.config = config
         self._notice = notice
         self._began = time.monotonic()
@@ -30,7 +32,8 @@ class Service:
             notice(f"ended {killed} processes that an earlier start had left")
         self._listener = listen(config.host, config.port)
         os.environ.update(self.environ)
-        self.supervisor = Supervisor([self._portal(), self._controller()], self._state, self._marker, notice)
+        children = [self._portal(), self._controller()] if children is None else children
+        self.supervisor = Supervisor(children, self._state, self._marker, notice)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -94,8 +97,11 @@ class Service:
         connection = http.client.HTTPConnection(host, self.config.port, timeout=1)
         try:
             connection.request("GET", "/healthz", headers={"Host": "localhost"})
-            return connection.getresponse().status == 200
+            status = connection.getresponse().status
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
+        if status >= 500:
+            raise SetupError(f"The portal answers with an error. {self._log('portal')} tells which.")
+        return status == 200
