@@ -1,8 +1,10 @@
 """Each text here is what the program really wrote when the fault was made on purpose (RELION 3.1.3)."""
 
+import time
+
 import pytest
 
-from scipion_cloud.controller.failures import explain, explain_movie, last_meaningful_line
+from scipion_cloud.controller.failures import explain, explain_movies, last_meaningful_line
 
 GAIN = """\
 Correcting beam-induced motions using our own implementation ...
@@ -74,16 +76,53 @@ def test_a_silent_end_is_told_too() -> None:
     )
 
 
-def test_a_movie_is_judged_by_its_own_part_of_the_log() -> None:
-    log = (
-        "Processing movie: Runs/000002_X/tmp/movie_000001/a.tif\n all fine\n"
-        f"Processing movie: Runs/000002_X/tmp/movie_000002/text.tif\n{NOT_A_TIFF}"
-        "Processing movie: Runs/000002_X/tmp/movie_000003/b.tif\n all fine\n"
-    )
-    assert "cannot be read" in explain_movie(log, "text")
-    assert "no result" in explain_movie(log, "a")
-    assert "no result" in explain_movie(log, "ext"), "a part of a name is another name"
+STDOUT = """\
+Processing movie: Runs/000067_ProtRelionMotioncor/tmp/movie_000001/a.tiff
+ Correcting beam-induced motions using our own implementation ...
+Processing movie: Runs/000067_ProtRelionMotioncor/tmp/movie_000002/text.tiff
+ Correcting beam-induced motions using our own implementation ...
+Processing movie: Runs/000067_ProtRelionMotioncor/tmp/movie_000003/b.tiff
+ Correcting beam-induced motions using our own implementation ...
+fn_mic: b.tiff nx = 512 ny = 512 gain nx = 100 gain ny = 100
+Processing movie: Runs/000067_ProtRelionMotioncor/tmp/movie_000004/odd.tiff
+Erasing.....movieFolder: Runs/000067_ProtRelionMotioncor/tmp/movie_000004
+"""
+STDERR = f"""\
+sh: 1: gs: not found
+ ERROR in executing: gs -sDEVICE=pdfwrite
+ + Will make an empty PDF-file in output/logfile.pdf
+{NOT_A_TIFF}
+relion_run_motioncorr(main+0x4f) [0x55dd1ed9abaf]
+ERROR processing movie: text.tiff
+ERROR processing movie: b.tiff
+coreAllocateReuse:Cannot allocate a negative number of bytes
+ERROR processing movie: odd.tiff
+"""
+
+
+@pytest.mark.parametrize(
+    ("stem", "words"),
+    [
+        ("a", "no result"),  # it went well, so there is nothing to tell
+        ("text", "cannot be read"),
+        ("b", "100 x 100"),
+        ("odd", "cannot be read"),  # a message that does not name the movie
+        ("ext", "no result"),  # a part of a name is another name
+    ],
+)
+def test_a_movie_is_judged_by_its_own_part_of_the_log(stem: str, words: str) -> None:
+    assert words in explain_movies(STDOUT + STDERR, [stem, "a"])[stem]
 
 
 def test_a_very_long_line_is_cut() -> None:
     assert len(last_meaningful_line("x" * 10_000)) <= 301
+
+
+def test_thousands_of_failed_movies_are_explained_in_one_go() -> None:
+    stems = [f"movie_{n}" for n in range(3000)]
+    trouble = "gs\nCannot read file {0}.tiff It does not exist\nERROR processing movie: {0}.tiff\n"
+    log = "".join(trouble.format(stem) for stem in stems)
+    began = time.monotonic()
+    reasons = explain_movies(log, stems)
+    assert time.monotonic() - began < 2
+    assert all(f"{stem}.tiff is missing" in reason for stem, reason in reasons.items())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scipion_cloud.config import Config
-from scipion_cloud.controller.failures import explain, explain_movie
+from scipion_cloud.controller.failures import explain, explain_movies
 from scipion_cloud.controller.orders import Order, read_chain
 from scipion_cloud.controller.results import Numbers, new_numbers
 from scipion_cloud.errors import NotFound
@@ -65,10 +65,8 @@ def conclude(
     numbers = new_numbers(order.project, steps, known)
     if done:
         log = _step_logs(order.project, steps)
-        lost = {
-            stem: explain_movie(log, stem) for stem in order.movies.keys() - known - {n.stem for n in numbers}
-        }
-        return Ending(RunState.FINISHED, "", steps, numbers, lost)
+        lost = order.movies.keys() - known - {n.stem for n in numbers}
+        return Ending(RunState.FINISHED, "", steps, numbers, explain_movies(log, lost))
     if stopped:
         message = "Stopped from outside of this page, as from the desktop or by the administrator."
         return Ending(RunState.CANCELLED, message, steps, numbers, {})

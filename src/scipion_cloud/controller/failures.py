@@ -1,7 +1,7 @@
 """From the logs of RELION and Scipion to one sentence that tells a scientist what happened and what to do."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 DISK_FULL = "The disk is full. Free some space, or ask your administrator for more, and start the run again."
@@ -76,8 +76,9 @@ _KNOWN = [
         ),
         (r"Skipped .*: too few frames \((\d+) < (\d+)\)", _few_frames),
         (
-            r"openFile cannot open|Not a TIFF or MDI file|TIFFFetchDirectory|TIFFReadDirectory|TIFFFillStrip"
-            r"|TIFFReadEncodedStrip|LZWDecode|ZIPDecode|readMRC|Cannot allocate a negative number of bytes",
+            r"openFile cannot open|Failed to read an image data|Cannot allocate a negative number of bytes"
+            r"|TIFFFetchDirectory|TIFFReadDirectory|TIFFFillStrip|TIFFReadEncodedStrip"
+            r"|Not a TIFF or MDI file|LZWDecode|ZIPDecode|readMRC",
             UNREADABLE,
         ),
         (r"Cannot read file (\S+) It does not exist", _missing),
@@ -99,6 +100,9 @@ _NOISE = re.compile(
     r"|^Traceback|^\s+File |^\s+\^+\s*$|^(?:ERROR|WARNING|INFO):?\s*$"
 )
 _PREFIX = re.compile(r"^[\d\- :,.]+\s+(?:\S+\s+)?(?:ERROR|WARNING|INFO):?\s+|^(?:ERROR|WARNING|INFO):?\s+")
+_BEGINS, _FAILED = "Processing movie: ", "ERROR processing movie: "
+_DONE = "Will make an empty PDF-file"  # RELION's last word on a movie where there is no Ghostscript
+_FILE = re.compile(r"([\w-]+)\.\w")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -130,13 +134,13 @@ def explain(log: str, signal: int | None = None, reason: str = "") -> str:
     return f"The run failed: {line} See the log, or show it to your administrator."
 
 
-def explain_movie(log: str, stem: str) -> str:
-    """Why one movie of a run gave no result, from what the log says about it. Never empty.
+def explain_movies(log: str, stems: Iterable[str]) -> dict[str, str]:
+    """For each movie that gave no result: why, from what the log says about it. Never empty texts.
 
-    `stem` is the movie's safe name without extension; only the part of `log` that deals with it counts.
+    `stems` are the movies' safe names; only the part of `log` that deals with a movie counts.
     """
-    cause = known_cause(_part_about(log, stem))
-    return cause or "RELION gave no result for this movie. Look at the log for its last words on it."
+    unknown = "RELION gave no result for this movie. Look at the log for its last words on it."
+    return {stem: known_cause(text) or unknown for stem, text in _parts(log, stems).items()}
 
 
 def last_meaningful_line(log: str, limit: int = 300) -> str:
@@ -149,15 +153,26 @@ def last_meaningful_line(log: str, limit: int = 300) -> str:
     return ""
 
 
-def _part_about(log: str, stem: str) -> str:
-    """From the first line that names the movie up to the one that names the next."""
-    start = re.compile(rf"Processing movie: .*/{re.escape(stem)}\.\w+\s*$", re.MULTILINE)
-    lines = []
-    inside = False
+def _parts(log: str, stems: Iterable[str]) -> dict[str, str]:
+    """The lines of a log that deal with each of the movies.
+
+    On stdout they follow its name; on stderr they precede it, up to where the movie before was done.
+    """
+    parts: dict[str, list[str]] = {stem: [] for stem in stems}
+    block: list[str] = []  # since the last movie began or ended; whose it is may be told only at its end
+    inside: set[str] = set()
     for line in log.splitlines():
-        if "Processing movie: " in line:
-            inside = bool(start.search(line))
-        # lines of stderr arrive in another file, where only those that name the movie can be told apart
-        if inside or re.search(rf"(?<![\w-]){re.escape(stem)}\.\w+", line):
-            lines.append(line)
-    return "\n".join(lines)
+        named = {name for name in _FILE.findall(line) if name in parts}
+        if _BEGINS in line:
+            block, inside = [], named
+        elif _FAILED in line:
+            for stem in named - inside:
+                parts[stem] += block
+            block, inside = [], set()
+        elif _DONE in line:
+            block = []
+        else:
+            block.append(line)
+            for stem in named | inside:
+                parts[stem].append(line)
+    return {stem: "\n".join(lines) for stem, lines in parts.items()}

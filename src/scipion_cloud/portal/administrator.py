@@ -5,7 +5,7 @@ from scipion_cloud.records.models import User
 
 
 def first_administrator(email: str = "admin@localhost") -> User:
-    """The active administrator who has been here longest; an account `admin` with this address if there is none.
+    """The active administrator who has been here longest; if there is none, a new account `admin`.
 
     Raises InvalidInput if an account that is no administrator's stands in the way.
     """
@@ -14,7 +14,7 @@ def first_administrator(email: str = "admin@localhost") -> User:
         return user
     if User.objects.filter(username="admin").exists() or User.objects.filter(email__iexact=email).exists():
         raise InvalidInput(
-            f"There is no administrator, and the name 'admin' or the address {email} belongs to another account. "
+            f"There is no administrator, and the name 'admin' or the address {email} is another account's. "
             "Give another address with --email, or open a closed administrator's account again."
         )
     return User.objects.create_superuser(username="admin", email=email)

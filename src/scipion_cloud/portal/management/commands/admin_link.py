@@ -17,7 +17,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the command's options."""
-        parser.add_argument("--email", default="admin@localhost", help="address of the account, if it must be made")
+        parser.add_argument(
+            "--email", default="admin@localhost", help="address of the account, if it must be made"
+        )
         parser.add_argument(
             "--if-unused", action="store_true", help="print nothing once an administrator has signed in"
         )
