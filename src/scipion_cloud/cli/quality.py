@@ -12,7 +12,7 @@ import scipion_cloud
 from scipion_cloud.cli.progress import Progress
 from scipion_cloud.cli.setup import machine_steps
 from scipion_cloud.config import ENV_PREFIX, get_config
-from scipion_cloud.errors import SetupError
+from scipion_cloud.errors import InvalidInput, SetupError
 from scipion_cloud.provision import apt
 from scipion_cloud.provision.process import stream
 
@@ -42,13 +42,27 @@ def test(arguments: tuple[str, ...]) -> None:
     raise click.exceptions.Exit(subprocess.run(command, cwd=checkout(), check=False).returncode)
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name", required=False)
 @more
-def bench(arguments: tuple[str, ...]) -> None:
-    """Set up, then measure against the bare programs. ARGUMENTS after -- go to the benchmarks."""
-    _set_up()
-    command = [sys.executable, "benchmarks", *arguments]
-    raise click.exceptions.Exit(subprocess.run(command, cwd=checkout(), check=False).returncode)
+def bench(name: str | None, arguments: tuple[str, ...]) -> None:
+    """Set up, then measure against the bare programs.
+
+    All benchmarks, or the one with this NAME, which gets the ARGUMENTS.
+    """
+    scripts = {script.stem: script for script in sorted((checkout() / "benchmarks").glob("[a-z]*.py"))}
+    if name and name not in scripts:
+        raise InvalidInput(f"There is no benchmark {name!r}; there are {', '.join(scripts)}.")
+    progress = _set_up()
+    failed = []
+    for script in [scripts[name]] if name else scripts.values():
+        progress.say(f"\n{script.stem}")
+        if subprocess.run([sys.executable, script, *arguments], cwd=checkout(), check=False).returncode:
+            failed.append(script.stem)
+    if failed:
+        raise SetupError(
+            f"Benchmarks that did not come to an end: {', '.join(failed)}. Their words stand above."
+        )
 
 
 def checkout() -> Path:

@@ -50,8 +50,9 @@ class Service:
         self.supervisor.start()
 
     def manage(self, *command: str, report: Report = lambda _: None) -> str:
-        """Run one of the portal's management commands and return its last lines. Raises SetupError."""
-        return stream([sys.executable, "-m", "django", *command], report, what=f"The command {command[0]}")
+        """Run one of the portal's management commands and return its last line. Raises SetupError."""
+        words = [sys.executable, "-m", "django", *command]
+        return stream(words, report, what=f"The command {command[0]}").rpartition("\n")[2]
 
     def describe(self) -> str:
         """One calm line about how things are."""

@@ -45,11 +45,14 @@ def _serve(service: Service, progress: Progress, *, demo: bool, link: bool) -> N
         with progress.doing("Portal and controller"):
             service.start()
         started = True
+        page = ""
         if demo:
             with progress.doing("Demo project") as report:
-                service.manage("demo", report=report)
+                page = service.manage("demo", report=report)
         progress.total("Ready")
         progress.say(f"\nScipion Cloud is up at {service.config.url}")
+        if page:
+            progress.say(f"The demo runs at {page}")
         if address := service.manage("admin_link", *([] if link else ["--if-unused"])):
             progress.say(f"Sign in as administrator, once, within half an hour:\n  {address}")
         progress.say("Ctrl-C stops it.\n")
