@@ -39,27 +39,23 @@ def submit(
     as_json: bool,
 ) -> None:
     """Queue a shell SCRIPT, run by bash in this folder with this environment; print the job's number."""
-    from scipion_cloud.errors import ScipionCloudError
     from scipion_cloud.jobs import JobSpec
 
-    try:
-        spec = JobSpec(
-            argv=("bash", str(script.absolute())),
-            cwd=Path.cwd(),
-            name=name or script.stem,
-            cpus=cpus,
-            memory_gb=memory,
-            hours=hours,
-            env=dict(os.environ),
-        )
-        number = _backend().submit(spec, key or f"job submit {os.urandom(16).hex()}")
-    except ScipionCloudError as e:
-        raise click.ClickException(str(e)) from e
+    spec = JobSpec(
+        argv=("bash", str(script.absolute())),
+        cwd=Path.cwd(),
+        name=name or script.stem,
+        cpus=cpus,
+        memory_gb=memory,
+        hours=hours,
+        env=dict(os.environ),
+    )
+    number = _backend().submit(spec, key or f"job submit {os.urandom(16).hex()}")
     click.echo(json.dumps({"id": number}) if as_json else number)
 
 
-@job.command()
-@click.argument("ids", nargs=-1)
+@job.command(context_settings={"ignore_unknown_options": True})  # whatever it is asked, it answers
+@click.argument("ids", nargs=-1, type=click.UNPROCESSED)
 @_as_json
 def status(ids: tuple[str, ...], as_json: bool) -> None:
     """Print one word for each ID: QUEUED, RUNNING, DONE, FAILED, CANCELLED or UNKNOWN."""
@@ -80,14 +76,9 @@ def status(ids: tuple[str, ...], as_json: bool) -> None:
 @_as_json
 def cancel(ids: tuple[str, ...], as_json: bool) -> None:
     """End jobs with all their processes. Those that have ended are left as they are."""
-    from scipion_cloud.errors import ScipionCloudError
-
-    try:
-        backend, numbers = _backend(), _numbers(ids)
-        backend.cancel(numbers)
-        states = backend.status(numbers)
-    except ScipionCloudError as e:
-        raise click.ClickException(str(e)) from e
+    backend, numbers = _backend(), _numbers(ids)
+    backend.cancel(numbers)
+    states = backend.status(numbers)
     if as_json:
         click.echo(_json([{"id": number, **_fields(s)} for number, s in states.items()]))
 
@@ -99,12 +90,7 @@ def cancel(ids: tuple[str, ...], as_json: bool) -> None:
 @_as_json
 def list_(limit: int, as_json: bool) -> None:
     """Show the queue, then the jobs that ended last."""
-    from scipion_cloud.errors import ScipionCloudError
-
-    try:
-        jobs = _backend().list(limit)
-    except ScipionCloudError as e:
-        raise click.ClickException(str(e)) from e
+    jobs = _backend().list(limit)
     if as_json:
         click.echo(_json([asdict(info) for info in jobs]))
         return
@@ -121,13 +107,9 @@ def list_(limit: int, as_json: bool) -> None:
 @_as_json
 def log(number: int, tail: int, as_json: bool) -> None:
     """Print what a job wrote: its output, and on standard error its errors."""
-    from scipion_cloud.errors import ScipionCloudError
     from scipion_cloud.jobs import JobId
 
-    try:
-        logs = _backend().logs(JobId(number), tail)
-    except ScipionCloudError as e:
-        raise click.ClickException(str(e)) from e
+    logs = _backend().logs(JobId(number), tail)
     if as_json:
         click.echo(_json(asdict(logs)))
         return

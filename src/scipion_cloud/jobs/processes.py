@@ -2,7 +2,8 @@
 
 A process belongs to a job when it descends from the job's supervisor or carries the job's token in its
 environment. The supervisor of another job may well descend from this one's (a job that submits jobs): it
-carries another token and is left alone with all below it.
+carries another token and is left alone with all below it. What can escape: a process that dropped its
+environment and its parents, when the supervisor has been killed as well.
 """
 
 import os

@@ -41,19 +41,9 @@ def main(path: Path, lock_fd: int) -> None:
     job = folder.read("job.json")
     assert job is not None  # noqa: S101 - written before we were started
     folder.reserve_outcome()
-    if CANCEL in signal.sigpending():
-        outcome = {"state": "CANCELLED", "exit_code": None, "reason": "cancelled before it started"}
-    else:
-        pid = os.getpid()
-        claim = {
-            "pid": pid,
-            "start": processes.started(pid),
-            "boot": processes.boot_id(),
-            "time": time.time(),
-        }
-        folder.write("claim.json", claim)
-        outcome = _run(job)
-    folder.write_outcome({**outcome, "time": time.time()})
+    pid = os.getpid()
+    folder.write("claim.json", {"pid": pid, "start": processes.started(pid), "boot": processes.boot_id()})
+    folder.write_outcome({**_run(job), "time": time.time()})
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.execv(  # noqa: S606 - closes the lock as well
         sys.executable,
