@@ -82,7 +82,9 @@ def test_folders_files_and_links_in_the_way(project: Project, owner: User, tmp_p
     put(project, "folder/inner.mrc", b"x")
     put(project, "file", b"x")
     (project.data / "link").symlink_to(tmp_path)
-    answers = plan.announce(project, owner, [("folder", 1), ("file/inner.mrc", 1), ("link/x", 1), ("link", 1)])
+    answers = plan.announce(
+        project, owner, [("folder", 1), ("file/inner.mrc", 1), ("link/x", 1), ("link", 1)]
+    )
     assert [a.state for a in answers] == [State.REFUSED] * 4
     assert "is a folder" in answers[0].reason
     assert "link" in answers[2].reason
@@ -191,5 +193,3 @@ def test_a_deep_tree_does_not_break_the_list(project: Project) -> None:
     here.mkdir(parents=True)
     (here / "x.mrc").touch()
     assert list_data(project) == []
-
-

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from scipion_cloud.errors import InvalidInput
 from scipion_cloud.portal.uploads.folder import DataFolder
-from scipion_cloud.portal.uploads.names import PARTS, show
+from scipion_cloud.portal.uploads.names import PARTS, human, show
 from scipion_cloud.records.models import Project, Upload
 
 _MOVIES = {".mrc", ".mrcs", ".tif", ".tiff", ".eer"}
@@ -34,6 +34,11 @@ class DataFile:
     def name(self) -> str:
         """The path as it can be shown: one line, odd bytes as \\xNN."""
         return show(self.path)
+
+    @property
+    def size_text(self) -> str:
+        """The size with its unit."""
+        return human(self.size)
 
 
 def kind_of(path: str) -> Kind:

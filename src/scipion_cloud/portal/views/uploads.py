@@ -27,20 +27,28 @@ _PAGE = 100  # files on one page of the list
 @require_GET
 def show(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
     """The whole page."""
-    user = cast(User, request.user)
-    project = project_for(user, project_id)
-    context = _state(request, project) | {"may_edit": project.allows(user, Role.EDITOR)}
+    context = _context(request, project_id)
+    context |= _state(context["project"]) | _files(context["project"], request.GET.get("page"))
+    context["server"] = request.build_absolute_uri("/").rstrip("/")
     return render(request, "uploads/data.html", context)
 
 
 @login_required
 @require_GET
 def state(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
-    """The part of the page that changes as files arrive."""
-    user = cast(User, request.user)
-    project = project_for(user, project_id)
-    context = _state(request, project) | {"may_edit": project.allows(user, Role.EDITOR)}
-    return render(request, "uploads/state.html", context)
+    """How much of what was announced has arrived: a part of the page, fetched again and again."""
+    context = _context(request, project_id)
+    return render(request, "uploads/state.html", context | _state(context["project"]))
+
+
+@login_required
+@require_GET
+def files(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
+    """The list of files: a part of the page, fetched when some have arrived."""
+    context = _context(request, project_id)
+    return render(
+        request, "uploads/files.html", context | _files(context["project"], request.GET.get("page"))
+    )
 
 
 @login_required
@@ -56,7 +64,8 @@ def announce(request: HttpRequest, project_id: uuid.UUID) -> JsonResponse:
     except NoSpace as e:
         return JsonResponse({"detail": str(e)}, status=507)
     files = [
-        {"path": p.path, "state": p.state, "id": p.id, "offset": p.offset, "reason": p.reason} for p in planned
+        {"path": p.path, "state": p.state, "id": p.id, "offset": p.offset, "reason": p.reason}
+        for p in planned
     ]
     return JsonResponse({"tus": f"/projects/{project.id}/tus", "files": files})
 
@@ -67,7 +76,9 @@ def forget(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
     """Give up the files that have not arrived."""
     project = project_for(cast(User, request.user), project_id, Role.EDITOR)
     count = plan.forget(project)
-    messages.success(request, f"{count} missing file{'s are' if count != 1 else ' is'} not expected any more.")
+    messages.success(
+        request, f"{count} missing file{'s are' if count != 1 else ' is'} not expected any more."
+    )
     return redirect("project-data", project.id)
 
 
@@ -97,16 +108,31 @@ def _announced(body: bytes) -> list[tuple[str, int]]:
     return pairs
 
 
-def _state(request: HttpRequest, project: Project) -> dict[str, Any]:
-    files = list_data(project)
-    page = Paginator(files, _PAGE).get_page(request.GET.get("page"))
+def _context(request: HttpRequest, project_id: uuid.UUID) -> dict[str, Any]:
+    user = cast(User, request.user)
+    project = project_for(user, project_id)
+    return {"project": project, "may_edit": project.allows(user, Role.EDITOR)}
+
+
+def _state(project: Project) -> dict[str, Any]:
+    now = plan.progress(project)
+    missing = now.announced - now.present
     return {
-        "project": project,
-        "uploads": plan.progress(project),
-        "page": page,
-        "count": len(files),
-        "summary": _summary(files),
-        "bytes": human(sum(file.size for file in files)),
+        "uploads": now,
+        "arrived": human(now.bytes),
+        "total": human(now.bytes_total),
+        "missing_count": missing,
+        "missing_more": missing - len(now.missing),
+    }
+
+
+def _files(project: Project, page: str | None) -> dict[str, Any]:
+    rows = list_data(project)
+    return {
+        "page": Paginator(rows, _PAGE).get_page(page),
+        "count": len(rows),
+        "summary": _summary(rows),
+        "bytes": human(sum(file.size for file in rows)),
     }
 
 

@@ -1,6 +1,6 @@
 """A small site for the upload tests: a home of its own, three people, one project, and a real server process.
 
-Run as a program, this file is that server: `upload_site.py prepare` and `upload_site.py serve PORT [LARGEST_FILE]`.
+Run as a program, this file is that server: `upload_site.py serve PORT [LARGEST_FILE]`, after `prepare`.
 """
 
 import json
@@ -114,6 +114,7 @@ def _prepare() -> dict[str, object]:
     settings.MIGRATION_MODULES = {"records": None}  # the tables as the models have them
     call_command("migrate", run_syncdb=True, verbosity=0)
     call_command("createcachetable", verbosity=0)
+    call_command("collectstatic", interactive=False, verbosity=0)
 
     from scipion_cloud.records.models import ApiToken, Membership, Project, User
 
@@ -134,13 +135,12 @@ def _prepare() -> dict[str, object]:
 
 def _serve(port: int, largest_file: int | None) -> None:
     import uvicorn
-    from starlette.applications import Starlette
 
-    from scipion_cloud.portal.uploads.tus import routes
+    from scipion_cloud.portal.asgi import application
 
     if largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    uvicorn.run(Starlette(routes=routes), port=port, log_level="warning")
+    uvicorn.run(application, port=port, log_level="warning")
 
 
 def _run(code: str) -> None:
