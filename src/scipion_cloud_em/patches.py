@@ -12,6 +12,7 @@ import pyworkflow.utils as pwutils
 from pyworkflow.constants import PROJECT_DBNAME
 from pyworkflow.protocol.executor import StepExecutor
 
+from scipion_cloud_em.movie_patches import apply_movie_patches
 from scipion_cloud_em.sqlite_files import copy_database
 
 _original_copy_file = pwutils.copyFile
@@ -31,6 +32,7 @@ def apply_patches() -> None:
             if names.get(original.__name__) is original and module.__name__ != __name__:
                 setattr(module, original.__name__, ours)
     StepExecutor.runSteps = run_steps
+    apply_movie_patches()
 
 
 def copy_file(source, dest):

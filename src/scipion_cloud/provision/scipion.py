@@ -154,6 +154,9 @@ class _Installer:
         (relion / "bin").mkdir()
         for program in _relion_programs():
             (relion / "bin" / Path(program).name).symlink_to(program)
+        # RELION has ghostscript draw a PDF for every movie, which Scipion throws away; without
+        # ghostscript it fills the log with errors instead.
+        (relion / "bin" / "gs").symlink_to("/bin/true")
         conf = self.home / "config"
         conf.mkdir(parents=True, exist_ok=True)
         lines = [f"{k} = {v.replace('%', '%%')}" for k, v in scipion_settings(self.software).items()]

@@ -1,0 +1,101 @@
+"""What we change in Scipion's movie protocols, and why. Applied by `patches`."""
+
+import functools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from pwem.protocols import ProtAlignMovies, ProtProcessMovies
+
+from scipion_cloud_em.motion_plot import ShiftPlot
+
+RECORD_NAME = "movies.jsonl"
+_RELION_MODULE = "relion.protocols.protocol_motioncor"
+_TAIL = 2000  # characters of a program's complaints that are kept
+_NOISE = ("gs:", "logfile.pdf")  # RELION cannot draw a PDF without ghostscript; nobody looks at it
+
+
+def apply_movie_patches() -> None:
+    """Wrap the steps of the protocols' common bases; subclasses keep their own work."""
+    ProtProcessMovies.processMovieStep = _process_movie(ProtProcessMovies.processMovieStep)
+    ProtAlignMovies._updateOutputSets = _update_outputs(ProtAlignMovies._updateOutputSets)
+
+
+def _process_movie(original):
+    @functools.wraps(original)
+    def processMovieStep(self, movieDict, *args, **kwargs):
+        """As before, but keeps a record of each movie, which protocols that swallow a failure do not."""
+        relion = sys.modules.get(_RELION_MODULE)
+        if relion is not None:
+            relion.createGlobalAlignmentPlot = ShiftPlot
+        # A resumed run skips the step that made this path absolute, as programs in another folder need it.
+        _set_gain(self, os.path.abspath)
+        began, complaints = time.monotonic(), _size(self.getStderrLog())
+        original(self, movieDict, *args, **kwargs)
+        _record(self, movieDict, time.monotonic() - began, complaints)
+
+    return processMovieStep
+
+
+def _update_outputs(original):
+    @functools.wraps(original)
+    def _updateOutputSets(self, *args, **kwargs):
+        """As before, but the outputs name the gain reference relative to the project, which may move."""
+        _set_gain(self, _relative)
+        original(self, *args, **kwargs)
+
+    return _updateOutputSets
+
+
+def _set_gain(protocol, change) -> None:
+    movies = protocol.inputMovies.get()
+    gain = movies.getGain() if movies is not None and hasattr(movies, "getGain") else None
+    if gain:
+        movies.setGain(change(gain))
+
+
+def _relative(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
+
+
+def _record(protocol, movie: dict, seconds: float, complaints: int) -> None:
+    """Append {"id", "name", "ok", "seconds", "error"} to `extra/movies.jsonl`; `name` is the input's file name."""
+    name = os.path.basename(movie.get("_filename", ""))
+    ok = not isinstance(protocol, ProtAlignMovies) or _aligned(protocol, name)
+    line = {
+        "id": movie.get("object.id"),
+        "name": name,
+        "ok": ok,
+        "seconds": round(seconds, 3),
+        "error": "" if ok else _complaints(protocol.getStderrLog(), complaints),
+    }
+    with Path(protocol._getExtraPath(RECORD_NAME)).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _aligned(protocol, name: str) -> bool:
+    """True if the alignment left anything for this movie."""
+    stem = os.path.splitext(name)[0]
+    return any(Path(protocol._getExtraPath()).glob(f"{stem}*.mrc*"))
+
+
+def _size(file: str) -> int:
+    try:
+        return os.path.getsize(file)
+    except OSError:
+        return 0
+
+
+def _complaints(file: str, start: int) -> str:
+    """What was written to the error log since it had `start` bytes."""
+    try:
+        with open(file, "rb") as log:
+            log.seek(start)
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line for line in text.splitlines() if line.strip() and not any(n in line for n in _NOISE)]
+    return "\n".join(lines)[-_TAIL:]
