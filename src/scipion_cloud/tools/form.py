@@ -1,4 +1,4 @@
-"""A tool's form: fields read from the protocols' own forms with our limits and words, and the check of values."""
+"""A tool's form: fields from the protocols' own forms with our limits and words; checks the values."""
 
 import difflib
 import math
