@@ -3,7 +3,7 @@
 import uuid
 from datetime import datetime
 
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 from pydantic import Field
 
 from scipion_cloud.model import Role
@@ -71,6 +71,13 @@ def list_data(request: ApiRequest, project_id: uuid.UUID) -> list[DataFile]:
     return [DataFile(path=r.path, size=r.size, modified=r.modified, kind=r.kind) for r in rows]
 
 
+@router.delete("/{uuid:project_id}/data", response={204: None, **PROBLEMS}, summary="Delete a data file")
+def delete_data(request: ApiRequest, project_id: uuid.UUID, path: str) -> Status[None]:
+    """Delete one file of the data folder, for good."""
+    files.delete_file(project_for(request.auth, project_id, Role.EDITOR), path)
+    return Status(204, None)
+
+
 @router.post("/{uuid:project_id}/uploads/plan", response={200: Plan, **PROBLEMS}, summary="Announce files")
 def plan_uploads(request: ApiRequest, project_id: uuid.UUID, data: Announcement) -> Plan:
     """Announce files and learn which of them need to be sent, and from which byte on."""
@@ -93,3 +100,10 @@ def get_progress(request: ApiRequest, project_id: uuid.UUID) -> Progress:
         bytes_total=done.bytes_total,
         missing=done.missing,
     )
+
+
+@router.delete("/{uuid:project_id}/uploads", response={204: None, **PROBLEMS}, summary="Forget missing files")
+def forget_uploads(request: ApiRequest, project_id: uuid.UUID) -> Status[None]:
+    """Take back the announcement of all files that have not arrived; what came of them is deleted."""
+    plan.forget(project_for(request.auth, project_id, Role.EDITOR))
+    return Status(204, None)

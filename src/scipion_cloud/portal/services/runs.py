@@ -15,8 +15,10 @@ from scipion_cloud.portal.services.guards import lock, need
 from scipion_cloud.portal.uploads.files import Kind, list_data
 from scipion_cloud.records.models import Movie, Project, Run, User
 from scipion_cloud.tools import catalogue
+from scipion_cloud.tools.form import Value
 from scipion_cloud.tools.movies.checks import SetReport, check_set
 
+_QUARTER_TURNS = ("1", "3")  # of the gain reference, as RELION counts them
 _NAMED = 3  # movies with a problem that a message names
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_STEM = 120  # programs add their own endings; a name has 255 bytes at most
@@ -39,9 +41,9 @@ def start_run(
     """
     need(user, project, Role.EDITOR)
     tool = catalogue.tool(tool_id)
-    names = movie_names(project, movies)
     parameters = tool.validate(values)
-    _check_movies(project, names, str(parameters.get("gain") or ""))
+    names = movie_names(project, movies)
+    _check_movies(project, names, parameters)
     longest = Run._meta.get_field("label").max_length or 0
     with transaction.atomic():
         lock(project)
@@ -100,21 +102,44 @@ def movie_names(project: Project, wanted: str = "") -> list[str]:
     return found
 
 
-def _check_movies(project: Project, names: list[str], gain: str) -> None:
+def _check_movies(project: Project, names: list[str], parameters: Mapping[str, Value]) -> None:
     """Read all headers. Raises InvalidInput for what could only fail later."""
     odd = [name for name in names if not name.isprintable() or not _is_utf8(name)]
     if odd:
         text = f"Rename {odd[0]!a}: its name holds characters that programs lose."
         raise InvalidInput(errors={"movies": text})
+    gain = str(parameters.get("gain") or "")
+    if gain and gain not in {file.path for file in list_data(project)}:
+        text = f"There is no file {gain!r} in this project's data; upload the gain reference first."
+        raise InvalidInput(errors={"gain": text})
     inside = project.data
     report = check_set([inside / name for name in names], inside / gain if gain else None, inside)
-    errors = {}
-    if report.problems:
-        errors["movies"] = _problems(report, len(names))
-    if report.gain_problem:
-        errors["gain"] = report.gain_problem
-    if errors:
-        raise InvalidInput(errors=errors)
+    errors = {
+        "movies": _problems(report, len(names)) if report.problems else None,
+        "gain": _gain_problem(report, turned=parameters.get("gain_rotation") in _QUARTER_TURNS),
+        "first_frame": _frame_problem(parameters.get("first_frame"), report.frames),
+        "last_frame": _frame_problem(parameters.get("last_frame"), report.frames),
+    }
+    if found := {field: text for field, text in errors.items() if text}:
+        raise InvalidInput(errors=found)
+
+
+def _gain_problem(report: SetReport, *, turned: bool) -> str | None:
+    """Why the gain reference cannot be used as it will be turned."""
+    if not turned or report.gain is None or report.size is None or report.gain.frames > 1:
+        return report.gain_problem
+    if report.gain.size == report.size[::-1]:
+        return None
+    if report.gain.size == report.size:
+        return "This gain reference fits as it is: set its rotation to none or 180 degrees."
+    return report.gain_problem
+
+
+def _frame_problem(number: Value, frames: int | None) -> str | None:
+    """Why this frame cannot be asked for."""
+    if frames is None or not isinstance(number, int) or number <= frames:
+        return None
+    return f"The movies have {frames} frames only."
 
 
 def _problems(report: SetReport, total: int) -> str:
