@@ -29,4 +29,4 @@ class Command(BaseCommand):
         if options["if_unused"] and User.objects.filter(is_superuser=True, last_login__isnull=False).exists():
             return
         user = first_administrator(options["email"])
-        self.stdout.write(get_config().url + reverse("sign-in-link", args=[SignInLink.issue(user)]))
+        self.stdout.write(get_config().url + reverse("sign-in", args=[SignInLink.issue(user)]))
