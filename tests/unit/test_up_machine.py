@@ -176,7 +176,7 @@ def test_progress_marks_the_step_that_failed() -> None:
 
 def test_progress_lives_on_a_terminal_and_survives_its_end() -> None:
     text = io.StringIO()
-    shown = Progress(Console(file=text, width=60, force_terminal=True))
+    shown = Progress(Console(file=text, width=60, force_terminal=True, _environ={"TERM": "xterm"}))
     with shown.doing("Scipion environment") as report:
         report("Downloading\nmany lines " * 20)
         time.sleep(0.2)

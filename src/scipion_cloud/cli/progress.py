@@ -21,8 +21,8 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
+        self._lively = self.console.is_terminal and not self.console.is_dumb_terminal
         self._began = time.monotonic()
-        self._live: Live | None = None
 
     def run(self, step: Step) -> None:
         """Do a step unless it has been done."""
@@ -37,7 +37,7 @@ class Progress:
     def doing(self, title: str) -> Iterator[Report]:
         """Around some work: gives a function to tell what goes on, and ticks the step off at the end."""
         began = time.monotonic()
-        if not self.console.is_terminal:
+        if not self._lively:
             self.say(f"… {title}")
         spinner = Spinner("dots", Text(title))
 
@@ -81,7 +81,7 @@ class Progress:
 
     @contextlib.contextmanager
     def _bottom(self, renderable: Spinner | Text, *, refresh: bool) -> Iterator[Live | None]:
-        if not self.console.is_terminal:
+        if not self._lively:
             yield None
             return
         with Live(renderable, console=self.console, transient=True, auto_refresh=refresh) as live:

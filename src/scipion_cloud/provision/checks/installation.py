@@ -1,6 +1,7 @@
 """What the set-up made: the browser's packages, the Scipion environment, the database."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -39,7 +40,9 @@ def scipion(config: Config) -> list[Check]:
     found = check_scipion(config.software)
     if found.problems:
         return [missing("Scipion", "\n".join(found.problems), UP)]
-    return [ok("Scipion", "\n".join(f"{name} {version}" for name, version in found.versions.items()))]
+    # RELION's own version stands among the programs
+    versions = [f"{name} {version}" for name, version in found.versions.items() if name != "RELION"]
+    return [ok("Scipion", "\n".join(versions))]
 
 
 def database(config: Config) -> list[Check]:
@@ -59,4 +62,11 @@ def database(config: Config) -> list[Check]:
     if not done.stderr.strip():
         return [missing(name, f"{kind}, made by an older version", f"{UP} brings it up to date")]
     remedy = "Check the setting `database` (scipion-cloud config show) and the database server."
-    return [missing(name, f"{kind} cannot be used: {done.stderr.strip().splitlines()[-1]}", remedy)]
+    return [missing(name, f"{kind} cannot be used: {_reason(done.stderr)}", remedy)]
+
+
+def _reason(traceback: str) -> str:
+    """The first line of the error that ended a program: later ones are hints."""
+    lines = traceback.strip().splitlines()
+    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Configured): ", line)]
+    return (errors or lines)[-1]
