@@ -37,3 +37,11 @@ function tellTimes() {
 tellTimes();
 setInterval(tellTimes, 30000);
 document.addEventListener("htmx:afterSettle", tellTimes);
+
+// A form whose answer takes a while says so, and cannot be sent twice.
+document.addEventListener("submit", (event) => {
+  const button = event.submitter;
+  if (event.defaultPrevented || !button?.dataset.busy) return;
+  button.textContent = button.dataset.busy;
+  setTimeout(() => { button.disabled = true; });
+});
