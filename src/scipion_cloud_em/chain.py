@@ -3,8 +3,9 @@
 Request: {"key", "project": folder, "comment", "steps": [{"name", "class", "label", "params": {name: value},
 "inputs": {param: "<step>.<output>"}}]}. Writes STATE.json beside it (see `state`).
 
-The same request can be run again at any time: finished steps stay, the one that broke off goes on. Exit code 0 if all
-steps have finished, 1 if one failed, 143 after SIGTERM, when what was going on is marked as aborted.
+The same request can be run again at any time: finished steps stay, the one that broke off goes on.
+Exit code 0 if all steps have finished, 1 if one failed, 143 after SIGTERM, when what was going on is marked
+as aborted.
 """
 
 import json

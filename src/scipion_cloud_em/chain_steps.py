@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pyworkflow.project.project as pwproject
 import pyworkflow.utils as pwutils
+from pwem.protocols import ProtProcessMovies
 from pyworkflow.protocol import runProtocolMain
 from pyworkflow.protocol.constants import MODE_RESTART, MODE_RESUME
 from pyworkflow.utils import LoggingConfigurator, process
 
-from pwem.protocols import ProtProcessMovies
 from scipion_cloud_em.children import die_with_parent
 from scipion_cloud_em.forms import protocol_class
 from scipion_cloud_em.locking import project_lock
@@ -21,8 +21,8 @@ from scipion_cloud_em.projects import ProjectError, end, load_project, plain, up
 def create_steps(path: Path, key: str, steps: list, known: dict, comment: str) -> dict:
     """Make the protocols of a chain, as saved boxes that depend on each other; those that exist are kept.
 
-    `known` maps step names to protocol ids of an earlier attempt; else a protocol is recognised by the mark
-    in its comment. Returns {step: {"protocol_id", "status", "run_dir"}}.
+    `known` maps step names to protocol ids of an earlier attempt; else the mark in its comment tells.
+    Returns {step: {"protocol_id", "status", "run_dir"}}.
     """
     made = {}
     with project_lock(path):
@@ -83,9 +83,9 @@ def _describe(protocol) -> dict:
 def launch(path: Path, protocol_id: int, job_id: str) -> dict:
     """Prepare a protocol's run as Scipion's own launch does, without starting a process.
 
-    A run that broke off goes on where it stood if it works movie by movie; others begin afresh. With a `job_id`
-    Scipion takes the run for that job of the batch system. Returns {"status", "db", "stdout", "stderr"}; a finished
-    protocol is left alone.
+    A run that broke off goes on where it stood if it works movie by movie; others begin afresh. With a
+    `job_id` Scipion takes the run for that job of the batch system. A finished protocol is left alone.
+    Returns {"protocol_id", "status", "run_dir", "db", "stdout", "stderr"}.
     """
     with project_lock(path):
         project = load_project(path)
@@ -124,8 +124,12 @@ def _launch(project, protocol, job_id: str) -> None:
 def _forget_outputs(protocol) -> None:
     """Have the output sets made again from the finished movies.
 
-    A movie is noted as registered before it is added to the sets, so that a run killed in between would lose it.
+    A movie is noted as registered before it is added to the sets: a kill in between would lose it.
     """
+    for _name, output in list(protocol.iterOutputAttributes()):
+        protocol.deleteOutput(output)
+    protocol.getMapper().deleteRelations(protocol)
+    protocol.getMapper().commit()
     for file in (Path(protocol._getAllDone()), *Path(protocol.getWorkingDir()).glob("*.sqlite*")):
         file.unlink(missing_ok=True)
 
@@ -142,16 +146,16 @@ def run(path: Path, protocol_id: int, launched: dict) -> None:
 
 def _run_command(command, env=None, cwd=None, executable=None):
     """Scipion's way of running a program, except that the program ends with the run."""
-    subprocess.run(
+    subprocess.run(  # noqa: S602 - Scipion builds command lines
         command,
-        shell=True,  # noqa: S602 - Scipion builds command lines
+        shell=True,
         check=True,
         stdout=sys.stdout,
         stderr=sys.stderr,
         env=env,
         cwd=cwd,
         executable=executable,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - a run has one thread
+        preexec_fn=die_with_parent,
     )
 
 

@@ -50,7 +50,7 @@ def _answer(answer, function, args) -> None:
         signal.signal(number, signal.SIG_IGN)  # it takes milliseconds and leaves the project sound
     try:
         reply = {"value": function(*args)}
-    except (Exception, SystemExit) as e:
+    except (Exception, SystemExit) as e:  # noqa: BLE001 - the parent gets it
         traceback.print_exc()
         reply = {"error": str(e) or type(e).__name__}
     json.dump(reply, answer)
@@ -76,12 +76,12 @@ def start_child(function, *args) -> int:
         code = 0
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - nothing may return into the parent's code
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # never back into the parent's code
+        os._exit(code)
 
 
 def wait_for(pid: int) -> int:

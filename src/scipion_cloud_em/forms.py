@@ -15,23 +15,25 @@ _TYPES = (
 )
 
 
-class UnknownProtocol(Exception):
+class UnknownProtocolError(Exception):
     """No installed plugin has a protocol of that name."""
 
 
 def protocol_class(name: str):
-    """The protocol class called `name`. Raises UnknownProtocol."""
+    """The protocol class called `name`. Raises UnknownProtocolError."""
     found = pw.Config.getDomain().getProtocols().get(name)
     if found is None:
-        raise UnknownProtocol(
+        raise UnknownProtocolError(
             f"Scipion knows no protocol {name}. The plugin that brings it is missing or broken."
         )
     return found
 
 
 def describe_protocol(name: str) -> dict:
-    """The form of a protocol: {"class", "label", "help", "params": [{"name", "type", "default", "label", "help",
-    "choices", "condition", "expert", "section"}, ...]} in the order of the form."""
+    """The form of a protocol: {"class", "label", "help", "params": [...]} in the order of the form.
+
+    Each parameter: {"name", "type", "default", "label", "help", "choices", "condition", "expert", "section"}.
+    """
     cls = protocol_class(name)
     protocol = cls()
     described = []

@@ -62,8 +62,8 @@ def _relative(path: str) -> str:
 
 
 def _record(protocol, movie: dict, seconds: float, complaints: int) -> None:
-    """Append {"id", "name", "ok", "seconds", "error"} to `extra/movies.jsonl`; `name` is the input's file name."""
-    name = os.path.basename(movie.get("_filename", ""))
+    """Append {"id", "name", "ok", "seconds", "error"} to `extra/movies.jsonl`; `name` is the input's."""
+    name = Path(movie.get("_filename", "")).name
     ok = not isinstance(protocol, ProtAlignMovies) or _aligned(protocol, name)
     line = {
         "id": movie.get("object.id"),
@@ -78,13 +78,12 @@ def _record(protocol, movie: dict, seconds: float, complaints: int) -> None:
 
 def _aligned(protocol, name: str) -> bool:
     """True if the alignment left anything for this movie."""
-    stem = os.path.splitext(name)[0]
-    return any(Path(protocol._getExtraPath()).glob(f"{stem}*.mrc*"))
+    return any(Path(protocol._getExtraPath()).glob(f"{Path(name).stem}_*.mrc*"))
 
 
 def _size(file: str) -> int:
     try:
-        return os.path.getsize(file)
+        return Path(file).stat().st_size
     except OSError:
         return 0
 
@@ -92,7 +91,7 @@ def _size(file: str) -> int:
 def _complaints(file: str, start: int) -> str:
     """What was written to the error log since it had `start` bytes."""
     try:
-        with open(file, "rb") as log:
+        with Path(file).open("rb") as log:
             log.seek(start)
             text = log.read().decode(errors="replace")
     except OSError:

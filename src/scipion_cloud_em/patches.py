@@ -1,4 +1,4 @@
-"""What we change in Scipion, and why. Applied in every process, because Scipion imports this plugin everywhere.
+"""What we change in Scipion, and why; Scipion imports this plugin in each of its processes.
 
 Each patch keeps the signature and the meaning of what it replaces.
 """
@@ -36,8 +36,8 @@ def apply_patches() -> None:
 
 
 def copy_file(source, dest):
-    """`shutil.copy`, except for databases: every launch copies the project's while other processes write to it."""
-    if str(source).endswith((".sqlite", ".db")) and not os.path.isdir(dest):
+    """`shutil.copy`, except for databases: each launch copies the project's while others write to it."""
+    if str(source).endswith((".sqlite", ".db")) and not Path(dest).is_dir():
         copy_database(Path(source), Path(dest))
     else:
         _original_copy_file(source, dest)
@@ -45,28 +45,29 @@ def copy_file(source, dest):
 
 def move_file(source, dest):
     """Rename where Scipion would copy and delete: a micrograph has hundreds of megabytes."""
-    if os.path.islink(source) or os.path.isdir(dest):
+    if Path(source).is_symlink() or Path(dest).is_dir():
         return _original_move_file(source, dest)
     try:
-        os.replace(source, dest)
+        Path(source).replace(dest)
     except OSError:  # another file system
         _original_move_file(source, dest)
 
 
 def link_inside_project(source, dest):
-    """A relative link where both ends lie in one project, so that it survives a move; else an absolute one."""
-    folder = Path(os.path.realpath(os.path.dirname(dest) or "."))
+    """A relative link where both ends lie in one project, so that it survives a move; else absolute."""
+    folder = Path(os.path.realpath(Path(dest).parent))
     root = next((p for p in (folder, *folder.parents) if (p / PROJECT_DBNAME).exists()), None)
-    path = Path(os.path.abspath(source))
+    path = Path(os.path.abspath(source))  # noqa: PTH100 - the link itself, not what it points to
     if root is not None and not path.is_relative_to(root):  # the project itself may be reached by a link
         path = Path(os.path.realpath(path.parent)) / path.name
     if root is None or not path.is_relative_to(root):
         return _original_link(source, dest)
-    if os.path.islink(dest):
-        os.remove(dest)
-    if os.path.exists(dest):
+    link = Path(dest)
+    if link.is_symlink():
+        link.unlink()
+    if link.exists():
         raise FileExistsError(f"{dest} exists and is not a link")
-    os.symlink(os.path.relpath(path, folder), dest)
+    link.symlink_to(os.path.relpath(path, folder))
 
 
 def run_steps(self, steps, stepStartedCallback, stepFinishedCallback, stepsCheckCallback, stepsCheckSecs=3):

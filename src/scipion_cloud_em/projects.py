@@ -1,4 +1,4 @@
-"""Operations on projects that need Scipion itself. Each runs in a process of its own and returns plain values."""
+"""Operations on projects that need Scipion itself; each runs in a process of its own."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def plain(text: str) -> str:
 
 
 def load_project(path: Path) -> Project:
-    """Load the project in folder `path`; the working folder becomes the project's, which Scipion relies on."""
+    """Load the project in folder `path`; the working folder becomes the project's, as Scipion needs."""
     if not (path / PROJECT_DBNAME).is_file():
         raise ProjectError(f"{path.name} holds no Scipion project: {PROJECT_DBNAME} is missing.")
     project = Project(pw.Config.getDomain(), str(path))
@@ -49,7 +49,7 @@ def create_project(path: Path, comment: str = "") -> dict:
         runs = path / "Runs"
         if runs.is_dir() and any(runs.iterdir()):
             raise ProjectError(
-                f"{path.name} holds runs but no {PROJECT_DBNAME}. Restore that file from a copy; it was left as it is."
+                f"{path.name} holds runs but no {PROJECT_DBNAME}: restore it. Nothing was changed."
             )
         made = path / _NEW
         shutil.rmtree(made, ignore_errors=True)
@@ -67,9 +67,9 @@ def create_project(path: Path, comment: str = "") -> dict:
 def settle(path: Path, protocols: list) -> dict:
     """Bring the project's database in line with what has happened, after a job has ended.
 
-    `protocols` holds {"id", "outcome": "failed" | "aborted", "message"} for protocols whose job is gone: one
-    that still counts as active gets that outcome. All others that have ended are brought up to date from their own
-    database, which heals what a stale writer undid. Returns {"status": {id: status}}.
+    `protocols` holds {"id", "outcome": "failed" | "aborted", "message"} for protocols whose job is gone:
+    one that still counts as active gets that outcome. All others that have ended are brought up to date from
+    their own database, which heals what a stale writer undid. Returns {"status": {id: status}}.
     """
     with project_lock(path):
         project = load_project(path)
@@ -80,7 +80,6 @@ def settle(path: Path, protocols: list) -> dict:
                 status[str(item["id"])] = "deleted"
                 continue
             protocol = project.getProtocol(item["id"])
-            _mend_run_database(path, protocol)
             update_from_run(project, protocol)
             if protocol.isActive():
                 end(project, protocol, item["outcome"], item.get("message", ""))
@@ -95,9 +94,12 @@ def settle(path: Path, protocols: list) -> dict:
 
 def update_from_run(project: Project, protocol) -> None:
     """Take over a run's state from its own database where that is newer."""
-    own = Path(project.path) / protocol.getDbPath()
-    if not protocol.workingDir.get() or not own.exists() or pwprot.isProtocolUpToDate(protocol):
+    own = Path(project.path) / protocol.getDbPath() if protocol.workingDir.get() else None
+    if own is None or not own.exists() or pwprot.isProtocolUpToDate(protocol):
         return
+    if not is_sound(own):  # torn by a kill: the project's view is all that is left
+        remove_database(own)
+        copy_database(Path(project.path) / PROJECT_DBNAME, own)
     project._updateProtocol(protocol)
     project.mapper.store(protocol)
     project.mapper.commit()
@@ -122,11 +124,3 @@ def end(project: Project, protocol, outcome: str, message: str) -> None:
         protocol.setMapper(project.mapper)
         protocol.lastUpdateTimeStamp.set(getFileLastModificationDate(protocol.getDbPath()))
     project._storeProtocol(protocol)
-
-
-def _mend_run_database(path: Path, protocol) -> None:
-    """Replace a run's database that cannot be read any more by the project's view of it."""
-    own = path / protocol.getDbPath() if protocol.workingDir.get() else None
-    if own is not None and own.exists() and not is_sound(own):
-        remove_database(own)
-        copy_database(path / PROJECT_DBNAME, own)

@@ -31,7 +31,7 @@ def _backup(source: Path, target: Path) -> None:
 
 
 def is_sound(file: Path) -> bool:
-    """True if the database can be opened and read; opening it completes or undoes what a dead writer began."""
+    """True if the database can be read; opening it completes or undoes what a dead writer began."""
     try:
         with closing(
             sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=_TIMEOUT)

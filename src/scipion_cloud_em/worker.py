@@ -1,4 +1,4 @@
-"""One request to Scipion, answered by a process that lives no longer: JSON on stdin, JSON on a file descriptor.
+"""One request to Scipion, answered by a process that lives no longer: JSON in, JSON out.
 
     python -m scipion_cloud_em.worker REPLY_FD  <  {"op": ..., "project": ..., "args": {...}}
 
@@ -61,7 +61,7 @@ def main() -> int:
     project = Path(request["project"]) if request.get("project") else None
     try:
         answer = {"result": OPERATIONS[request["op"]](project, **request.get("args", {}))}
-    except (Exception, SystemExit) as e:  # Scipion calls sys.exit() on a bad configuration
+    except (Exception, SystemExit) as e:  # noqa: BLE001 - the caller gets it; Scipion even exits on bad settings
         traceback.print_exc()
         answer = {"error": str(e) or type(e).__name__}
     with os.fdopen(reply_fd, "w") as reply:

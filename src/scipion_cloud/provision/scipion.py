@@ -1,4 +1,4 @@
-"""The Scipion environment: its Python packages, our plugin, its configuration, and RELION where Scipion looks."""
+"""The Scipion environment: Python packages, our plugin, configuration, and RELION where Scipion looks."""
 
 import fcntl
 import json
@@ -15,6 +15,7 @@ from scipion_cloud.config import Config
 from scipion_cloud.errors import ScipionCloudError, SetupError
 from scipion_cloud.provision.process import Report, stream
 from scipion_cloud.provision.steps import Stamp, digest_of
+from scipion_cloud.tools.bridge import call
 from scipion_cloud.tools.catalogue import forms_file, protocol_classes
 from scipion_cloud.tools.environment import scipion_environ, scipion_settings
 
@@ -81,8 +82,6 @@ def check_scipion(software: Path) -> ScipionCheck:
         if " 3.1" not in versions["RELION"]:
             problems.append(f"Scipion's plugin needs RELION 3.1, this is: {versions['RELION']}.")
     if not problems:
-        from scipion_cloud.tools.bridge import call
-
         try:
             answer = call("versions", timeout=_FORM_TIMEOUT, config=Config(software=software))
             versions |= {str(name): str(version) for name, version in answer.items()}
@@ -132,7 +131,7 @@ class _Installer:
 
     def _packages(self) -> None:
         uv = find_uv()
-        venv = [uv, "venv", "--seed", "--clear", "--python", find_python(), self.env]
+        venv: list[str | Path] = [uv, "venv", "--seed", "--clear", "--python", find_python(), self.env]
         stream(venv, self.report, what="Making the Scipion environment")
         self._pip("-r", _REQUIREMENTS)
 
@@ -140,9 +139,9 @@ class _Installer:
         self._pip("--no-deps", "--reinstall", _PLUGIN)
 
     def _pip(self, *arguments: str | Path) -> None:
-        python = ["--python", self.config.scipion_python]
+        python: list[str | Path] = ["--python", self.config.scipion_python]
         # Compiled at once: otherwise the first run or desktop would spend that time.
-        command = [find_uv(), "pip", "install", *python, "--compile-bytecode", *arguments]
+        command: list[str | Path] = [find_uv(), "pip", "install", *python, "--compile-bytecode", *arguments]
         stream(command, self.report, what="Installing Scipion's Python packages")
 
     def _settings(self) -> None:
@@ -166,15 +165,13 @@ class _Installer:
         (self.home / "cache" / "matplotlib").mkdir(parents=True, exist_ok=True)
 
     def _forms(self) -> None:
-        from scipion_cloud.tools.bridge import call
-
         forms = {
             name: call("describe_protocol", timeout=_FORM_TIMEOUT, config=self.config, name=name)
             for name in protocol_classes()
         }
         _write(forms_file(self.config), json.dumps(forms, indent=1))
         # Matplotlib lists the machine's fonts at its first import: seconds that no run should pay.
-        warm = [self.config.scipion_python, "-c", "import matplotlib.font_manager"]
+        warm: list[str | Path] = [self.config.scipion_python, "-c", "import matplotlib.font_manager"]
         stream(
             warm, self.report, what="Listing fonts", env=scipion_environ(self.config, self.config.projects)
         )
@@ -192,7 +189,7 @@ def find_uv() -> str:
 
 
 def find_python() -> str:
-    """Path of a Python 3.11 that has tkinter, which Scipion needs even without a screen. Raises SetupError."""
+    """Path of a Python 3.11 with tkinter, which Scipion needs even without a screen. Raises SetupError."""
     probe = "import sys, tkinter; sys.exit(sys.version_info[:2] != (3, 11))"
     for name in ("/usr/bin/python3.11", "python3.11", "python3"):
         found = shutil.which(name)

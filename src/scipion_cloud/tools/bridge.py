@@ -54,7 +54,7 @@ def call(
             except subprocess.TimeoutExpired:
                 _kill(process)
                 raise BridgeError(
-                    f"Scipion did not answer '{op}' within {timeout:.0f} s. Try again when the machine is quieter."
+                    f"Scipion did not answer '{op}' within {timeout:.0f} s; try again later."
                 ) from None
             except BaseException:
                 _kill(process)

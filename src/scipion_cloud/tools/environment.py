@@ -1,4 +1,4 @@
-"""The environment variables of every Scipion process: bridge calls, runs and desktops see the same Scipion."""
+"""The environment of every Scipion process: bridge calls, runs and desktops see the same Scipion."""
 
 import os
 import shutil

@@ -1,7 +1,7 @@
 """The state of a Scipion project, read from its databases without Scipion (milliseconds instead of seconds).
 
-`project.sqlite` holds all protocols; a launched one keeps its truth in its own `logs/run.db`, and Scipion copies
-that back only when somebody looks. Here both are read, never written, and merged as Scipion would.
+`project.sqlite` holds all protocols; a launched one keeps its truth in its own `logs/run.db`, and Scipion
+copies that back only when somebody looks. Here both are read, never written, and merged as Scipion would.
 """
 
 import re
@@ -23,8 +23,11 @@ _TOP_LEVEL = re.compile(r"^(\d+)\.([A-Za-z_]\w*)$")
 
 @dataclass(frozen=True)
 class ProtocolInfo:
-    """One protocol ("box") of a project. Times are UTC; `status` is Scipion's own word (saved, launched, running,
-    finished, failed, aborted, ...); `run_dir` is relative to the project."""
+    """One protocol ("box") of a project.
+
+    Times are UTC; `status` is Scipion's own word (saved, launched, running, finished, failed, aborted, ...);
+    `run_dir` is relative to the project.
+    """
 
     id: int
     class_name: str
@@ -107,8 +110,10 @@ def _rows(file: Path, project: Path, only: int | None = None) -> dict[int, _Row]
 
 @contextmanager
 def _connection(file: Path) -> Iterator[sqlite3.Connection]:
-    """A read-only connection. Where a dead writer left a journal behind, which only a writer may undo, a private
-    copy is read instead."""
+    """A read-only connection.
+
+    Where a dead writer left a journal behind, which only a writer may undo, a private copy is read instead.
+    """
     try:
         with closing(_open(file, "ro")) as db:
             db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
@@ -203,7 +208,7 @@ def _run_dir(fields: dict[str, _Row]) -> str:
 
 
 def _parents(rows: dict[int, _Row], protocol: int) -> tuple[int, ...]:
-    """The protocols whose outputs this one takes: pointers hold the id of a protocol or of something in one."""
+    """The protocols whose outputs this one takes: pointers name a protocol or something in one."""
     found = set()
     for row in rows.values():
         if row.class_name == "Pointer" and row.name.startswith(f"{protocol}.") and row.value.isdigit():
