@@ -24,7 +24,7 @@ from scipion_cloud.testing.job_backend import (
     wait_until,
 )
 
-STUBBORN = "trap '' TERM; echo $$ > {}; while :; do sleep 1; done"
+STUBBORN = "trap '' TERM; echo $$ > pid; while :; do sleep 1; done"
 
 
 @pytest.fixture
@@ -46,7 +46,8 @@ def claim(backend: LocalBackend, job: JobId) -> dict[str, int]:
 
 
 def test_supervisor_killed(backend: LocalBackend, tmp_path: Path) -> None:
-    job = backend.submit(sh(f'(setsid bash -c "{STUBBORN.format("pid")}" &); sleep 1000', tmp_path), "a")
+    (tmp_path / "stubborn.sh").write_text(STUBBORN)
+    job = backend.submit(sh("(setsid bash stubborn.sh &); sleep 1000", tmp_path), "a")
     grandchild = int(wait_file(tmp_path / "pid"))
     os.kill(claim(backend, job)["pid"], signal.SIGKILL)
     (status,) = wait_for(backend, job)
@@ -111,7 +112,8 @@ def test_reused_pid_is_not_touched(backend: LocalBackend, tmp_path: Path) -> Non
 
 
 def test_leftovers_of_an_ended_job_are_ended(backend: LocalBackend, tmp_path: Path) -> None:
-    script = f'(setsid env -i bash -c "{STUBBORN.format("pid")}" &); while [ ! -s pid ]; do sleep 0.01; done'
+    (tmp_path / "stubborn.sh").write_text(STUBBORN)
+    script = "(setsid env -i bash stubborn.sh &); while [ ! -s pid ]; do sleep 0.01; done"
     (status,) = wait_for(backend, backend.submit(sh(script, tmp_path), "a"))
     assert (status.state, status.exit_code) == (JobState.DONE, 0)
     assert not is_alive(int((tmp_path / "pid").read_text()))
@@ -173,14 +175,17 @@ def submit_and_die(backend: LocalBackend, spec: JobSpec, key: str, last: int) ->
 
 
 def test_submitter_killed_at_any_instant(backend: LocalBackend, tmp_path: Path) -> None:
-    whole = submit_and_die(backend, sh("true", tmp_path), "whole", -1)
-    calls = int(whole.communicate()[0])
-    wait_for(backend, *[info.id for info in backend.list()])
+    for key in ("first", "second"):  # the first one has more to do
+        calls = int(submit_and_die(backend, sh("true", tmp_path), key, -1).communicate()[0])
+        wait_for(backend, *[info.id for info in backend.list()])
     instants = [1 + calls * n // 32 for n in range(30)]
     for n in instants:
         dying = submit_and_die(backend, sh(f"echo {n} >> marks", tmp_path), f"{n}", n)
         dying.communicate()
         assert dying.returncode == -signal.SIGKILL
+        wait_for(
+            backend, *[info.id for info in backend.list()]
+        )  # each finds an empty queue, as the first did
     jobs = [backend.submit(sh(f"echo {n} >> marks", tmp_path), f"{n}") for n in instants]
     assert len(set(jobs)) == len(instants)
     assert {s.state for s in wait_for(backend, *jobs)} == {JobState.DONE}
