@@ -131,7 +131,9 @@ def test_from_login_to_logout(portal: Portal, tmp_path: Path) -> None:
 
     (movies / "fake.mrc").write_text("this is a text")
     portal.cli("upload", "Ribosome, May", str(movies / "fake.mrc"))
-    assert "fake.mrc is a text" in portal.cli("run", "start", "Ribosome, May", "movie-alignment", code=1)
+    assert "fake.mrc is a text" in portal.cli(
+        "run", "start", "Ribosome, May", "movie-alignment", "pixel_size=1.5", code=1
+    )
     bad = portal.cli(
         "run", "start", "Ribosome, May", "movie-alignment", "pixel_size=0", "--movies=day 1", code=1
     )

@@ -8,6 +8,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.signals import request_finished
+from django.db import close_old_connections
 from django.http import HttpResponseBase
 from django.test import AsyncRequestFactory, RequestFactory
 
@@ -211,6 +213,14 @@ def test_names_survive_the_header(raw: bytes) -> None:
     assert match is not None
     assert unquote_to_bytes(match[2] if match[2] is not None else match[1]) == raw
     assert header.isprintable()
+
+
+@pytest.fixture(autouse=True)
+def no_database() -> Iterator[None]:
+    """A response that closes has Django look after its database connections, which these tests have none of."""
+    request_finished.disconnect(close_old_connections)
+    yield
+    request_finished.connect(close_old_connections)
 
 
 @pytest.fixture(autouse=True)

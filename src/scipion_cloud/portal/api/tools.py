@@ -5,7 +5,8 @@ from pydantic import Field, JsonValue
 
 from scipion_cloud.portal.api.auth import ApiRequest
 from scipion_cloud.portal.api.problems import PROBLEMS
-from scipion_cloud.tools import catalogue
+from scipion_cloud.tools.catalogue import tool, tools
+from scipion_cloud.tools.tool import Tool
 
 router = Router(tags=["tools"])
 
@@ -24,14 +25,14 @@ class ToolInfo(Schema):
 @router.get("", response={200: list[ToolInfo], **PROBLEMS}, summary="Tools")
 def list_tools(request: ApiRequest) -> list[ToolInfo]:  # noqa: ARG001 - whoever is signed in
     """All tools, each with the form of its parameters."""
-    return [_info(tool) for tool in catalogue.tools()]
+    return [_info(each) for each in tools()]
 
 
 @router.get("/{tool_id}", response={200: ToolInfo, **PROBLEMS}, summary="One tool")
 def get_tool(request: ApiRequest, tool_id: str) -> ToolInfo:  # noqa: ARG001
     """One tool with the form of its parameters."""
-    return _info(catalogue.tool(tool_id))
+    return _info(tool(tool_id))
 
 
-def _info(tool: catalogue.Tool) -> ToolInfo:
-    return ToolInfo(id=tool.id, title=tool.title, summary=tool.summary, form=tool.form())
+def _info(each: Tool) -> ToolInfo:
+    return ToolInfo(id=each.id, title=each.title, summary=each.summary, form=each.form())

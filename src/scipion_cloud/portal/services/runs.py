@@ -14,7 +14,7 @@ from scipion_cloud.model import MovieState, Role
 from scipion_cloud.portal.services.guards import lock, need
 from scipion_cloud.portal.uploads.files import Kind, list_data
 from scipion_cloud.records.models import Movie, Project, Run, User
-from scipion_cloud.tools import catalogue
+from scipion_cloud.tools.catalogue import tool
 from scipion_cloud.tools.form import Value
 from scipion_cloud.tools.movies.checks import SetReport, check_set
 
@@ -40,8 +40,7 @@ def start_run(
     an editor, InvalidInput with messages by field for values, movies or a gain reference that cannot be used.
     """
     need(user, project, Role.EDITOR)
-    tool = catalogue.tool(tool_id)
-    parameters = tool.validate(values)
+    parameters = tool(tool_id).validate(values)
     names = movie_names(project, movies)
     _check_movies(project, names, parameters)
     longest = Run._meta.get_field("label").max_length or 0
