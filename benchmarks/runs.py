@@ -3,8 +3,8 @@
     python benchmarks/runs.py [--movies 20] [--size 2048] [--frames 24] [--rounds 1]
 
 Both use all cores. Through Scipion Cloud means: from the click (the row of the request) to the moment
-when the page says finished; a real controller beside it stores the numbers and makes the pictures meanwhile. By hand
-means one `relion_run_motioncorr` for all movies. Prints the ratio, and where the time went.
+when the page says finished; a real controller beside it stores the numbers and makes the pictures meanwhile.
+By hand means one `relion_run_motioncorr` for all movies. Prints the ratio, and where the time went.
 """
 
 # ruff: noqa: PLC0415 - what needs Django is imported when the home is there

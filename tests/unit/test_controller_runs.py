@@ -10,16 +10,17 @@ import pytest
 
 from scipion_cloud.config import Config
 from scipion_cloud.controller import ending, runs
-from scipion_cloud.controller.orders import Order, Prepared, run_folder
+from scipion_cloud.controller.orders import Order, run_folder
 from scipion_cloud.controller.results import Numbers, Results
 from scipion_cloud.controller.runs import Runs, request_cancel
-from scipion_cloud.errors import JobError, NotFound, QueueFull
+from scipion_cloud.errors import InvalidInput, JobError, NotFound, QueueFull
 from scipion_cloud.jobs import JobBackend, JobId, JobInfo, JobLogs, JobSpec, JobState, JobStatus
 from scipion_cloud.model import MovieState, RunState
 from scipion_cloud.records.models import Project, Run, User
 
 pytestmark = pytest.mark.django_db
 
+SPEC = JobSpec(("true",), Path("/"))
 MOMENT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
@@ -113,11 +114,8 @@ def run() -> Run:
 def world(config: Config, run: Run, monkeypatch: pytest.MonkeyPatch) -> World:
     """Preparation and results are those of a run without Scipion: two movies, both done when the job is."""
 
-    def prepare(config: Config, order: Order) -> Prepared:
-        return Prepared(JobSpec(("true",), Path("/")))
-
-    monkeypatch.setattr(runs, "prepare", prepare)
-    monkeypatch.setattr(ending, "new_numbers", lambda *_: NUMBERS)
+    monkeypatch.setattr(runs, "prepare", lambda *_: SPEC)
+    monkeypatch.setattr(ending, "new_numbers", lambda *_: (NUMBERS, []))
     return World(config, run)
 
 
@@ -154,9 +152,7 @@ def test_what_is_unknown_changes_nothing(world: World) -> None:
 
 
 def test_a_controller_that_dies_after_submission_does_not_submit_twice(world: World, run: Run) -> None:
-    world.batch.submit(
-        JobSpec(("true",), Path("/")), runs.job_key(run)
-    )  # and died before it could note the id
+    world.batch.submit(SPEC, runs.job_key(run))  # and died before it could note the id
     world.restart()
     world.until(RunState.QUEUED)
     assert len(world.batch.jobs) == 1
@@ -180,7 +176,7 @@ def test_cancelled_before_there_is_a_job(world: World, run: Run) -> None:
 
 
 def test_cancelled_between_submission_and_the_note_of_it(world: World, run: Run) -> None:
-    job = world.batch.submit(JobSpec(("true",), Path("/")), runs.job_key(run))
+    job = world.batch.submit(SPEC, runs.job_key(run))
     request_cancel(run, world.batch)
     world.restart()
     world.until(RunState.CANCELLED)
@@ -265,7 +261,7 @@ def test_what_a_killed_chain_left_is_settled_first(
 
 
 def test_movies_that_failed_are_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "new_numbers", lambda *_: NUMBERS[:1])
+    monkeypatch.setattr(ending, "new_numbers", lambda *_: (NUMBERS[:1], []))
     world.until(RunState.QUEUED)
     world.set_job(JobState.DONE, ended=MOMENT)
     run = world.until(RunState.FINISHED)
@@ -276,26 +272,35 @@ def test_movies_that_failed_are_told(world: World, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_without_any_result_has_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "new_numbers", lambda *_: ())
+    monkeypatch.setattr(ending, "new_numbers", lambda *_: ((), []))
     world.until(RunState.QUEUED)
     world.set_job(JobState.DONE, ended=MOMENT)
     assert "None of the movies" in world.until(RunState.FAILED).message
 
 
-def test_unusable_movies_are_marked_at_once(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = Prepared(JobSpec(("true",), Path("/")), unusable={"b": "b.tif is a text."})
-    monkeypatch.setattr(runs, "prepare", lambda *_: prepared)
-    world.until(RunState.QUEUED)
-    assert run.movies.get(stem="b").message == "b.tif is a text."
-    world.set_job(JobState.DONE, ended=MOMENT)
-    assert "1 of 2" in world.until(RunState.FINISHED).message
-
-
 def test_a_run_that_cannot_be_prepared_fails_with_the_reason(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "prepare", lambda *_: Prepared(None, refusal="No movie is left."))
-    assert world.until(RunState.FAILED).message == "No movie is left."
+    def prepare(config: Config, order: Order) -> JobSpec:
+        raise InvalidInput("a.tif is gone.")
+
+    monkeypatch.setattr(runs, "prepare", prepare)
+    assert world.until(RunState.FAILED).message == "a.tif is gone."
+
+
+def test_a_full_disk_is_told_and_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "PATIENCE", 0.05)
+    full = [True]
+
+    def prepare(config: Config, order: Order) -> JobSpec:
+        if full:
+            raise OSError(28, "No space left on device")
+        return SPEC
+
+    monkeypatch.setattr(runs, "prepare", prepare)
+    assert "disk is full" in world.ticks().message
+    full.clear()
+    assert world.until(RunState.QUEUED).message == ""
 
 
 def test_a_full_queue_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,10 +324,10 @@ def test_trouble_with_one_run_is_shown_on_it_and_stops_no_other(
     other = Run.objects.create(project=run.project, tool=run.tool, parameters={}, user=run.user)
     broken = [True]
 
-    def prepare(config: Config, order: Order) -> Prepared:
+    def prepare(config: Config, order: Order) -> JobSpec:
         if order.run_id == run.pk and broken:
             raise ZeroDivisionError("by zero")
-        return Prepared(JobSpec(("true",), Path("/")))
+        return SPEC
 
     monkeypatch.setattr(runs, "prepare", prepare)
     assert "by zero" in world.ticks().message

@@ -62,7 +62,7 @@ def conclude(
     steps = chain.get("steps", {})
     if not done and _goes_on(chain):
         _settle(config, order.project, steps, "aborted" if stopped else "failed")
-    numbers = new_numbers(order.project, steps, known)
+    numbers, _ = new_numbers(order.project, steps, known)
     if done:
         log = _step_logs(order.project, steps)
         lost = order.movies.keys() - known - {n.stem for n in numbers}

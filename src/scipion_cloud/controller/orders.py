@@ -3,13 +3,17 @@
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scipion_cloud.config import Config
-from scipion_cloud.jobs.spec import JobId, JobSpec
+from scipion_cloud.jobs import JobId, JobSpec, Limits
 from scipion_cloud.records.models import Run
+from scipion_cloud.tools import catalogue, inputs
+from scipion_cloud.tools.environment import scipion_environ
+from scipion_cloud.tools.movies.info import read_info
+from scipion_cloud.tools.tool import build_request
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,6 @@ class Order:
     parameters: Mapping[str, Any]
     job: JobId | None
     movies: Mapping[str, str]  # stem -> name as uploaded, relative to the project's data folder
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A job that can be submitted, or why there is none; and the movies left out with the reason, by stem."""
-
-    spec: JobSpec | None
-    refusal: str = ""
-    unusable: Mapping[str, str] = field(default_factory=dict)
 
 
 def order_of(run: Run) -> Order:
@@ -57,6 +52,41 @@ def read_chain(config: Config, run_id: uuid.UUID) -> dict[str, Any]:
     return state
 
 
-def prepare(config: Config, order: Order) -> Prepared:
-    """TEMP"""
-    raise NotImplementedError
+def prepare(config: Config, order: Order) -> JobSpec:
+    """Link the run's files, write its request, and say what job it needs. Doing it again gives the same.
+
+    Raises ScipionCloudError for what cannot be mended by trying again, OSError for what the disk refuses.
+    """
+    tool = catalogue.tool(order.tool)
+    cpus = min(int(order.parameters.get("threads") or 1), _cpus(config))
+    gain = str(order.parameters.get("gain") or "")
+    linked = inputs.link_inputs(order.project, order.run_id.hex, order.movies, gain)
+    parameters = {**order.parameters, "threads": cpus}
+    request = build_request(tool, order.run_id.hex, order.project, parameters, linked, order.label)
+    folder = run_folder(config, order.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "request.json.part"
+    part.write_text(json.dumps(request, indent=1))
+    file = part.replace(folder / "request.json")
+    return JobSpec(
+        argv=(str(config.scipion_python), "-m", "scipion_cloud_em.chain", str(file)),
+        cwd=order.project,
+        name=order.label or tool.title,
+        cpus=cpus,
+        memory_gb=min(_memory_gb(order), Limits.of_machine(config.cpus, config.memory_gb).memory_gb),
+        env=scipion_environ(config, config.projects),
+        owner=order.owner,
+    )
+
+
+def _cpus(config: Config) -> int:
+    """CPUs that a job can have here; more threads than that would only be in each other's way."""
+    return Limits.of_machine(config.cpus).cpus
+
+
+def _memory_gb(order: Order) -> float:
+    """What RELION takes for a movie, GiB: three times its frames as 4-byte numbers, and Scipion itself."""
+    data = order.project / "data"
+    name = next(iter(order.movies.values()))
+    movie = read_info(data / name, inside=data)
+    return 1 + 3 * 4 * movie.nx * movie.ny * movie.frames / 2**30

@@ -12,7 +12,8 @@ from django.utils import timezone
 from scipion_cloud.config import Config, get_config
 from scipion_cloud.controller.background import Background
 from scipion_cloud.controller.ending import Ending, conclude
-from scipion_cloud.controller.orders import Prepared, order_of, prepare, read_chain
+from scipion_cloud.controller.failures import known_cause
+from scipion_cloud.controller.orders import order_of, prepare, read_chain
 from scipion_cloud.controller.results import Results
 from scipion_cloud.errors import JobError, QueueFull, ScipionCloudError
 from scipion_cloud.jobs import JobBackend, JobId, JobSpec, JobState, JobStatus, backend_for
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # s before a run that stumbled is looked at again
 LIVE = [state.value for state in RunState if not state.is_final]
-STUMBLED = "Something went wrong and is being tried again: "
 
 
 def job_key(run: Run) -> str:
@@ -71,7 +71,9 @@ class Runs:
                 raise
             except Exception as e:
                 log.exception("run %s: tried again in %.0f s", run.pk, PATIENCE)
-                self._put_off(run, f"{STUMBLED}{e}")
+                self._put_off(
+                    run, known_cause(str(e)) or f"Something went wrong and is being tried again: {e}"
+                )
 
     def _advance(self, run: Run, jobs: Mapping[JobId, JobStatus]) -> None:
         if run.job_id is None:
@@ -105,19 +107,16 @@ class Runs:
             _move(run, RunState.CANCELLED, ended=timezone.now(), message="Cancelled before it began.")
 
     def _prepare(self, run: Run) -> None:
-        def begin() -> Callable[[], Prepared]:
+        def begin() -> Callable[[], JobSpec]:
             return partial(prepare, self._config, order_of(run))
 
-        prepared = self._background.poll_with(("prepare", run.pk), begin)
-        if prepared is None:
-            return
-        for stem, reason in prepared.unusable.items():
-            waiting = run.movies.filter(stem=stem, state=MovieState.WAITING.value)
-            waiting.update(state=MovieState.FAILED.value, message=reason)
-        if prepared.spec is None:
-            _move(run, RunState.FAILED, ended=timezone.now(), message=prepared.refusal)
+        try:
+            spec = self._background.poll_with(("prepare", run.pk), begin)
+        except ScipionCloudError as e:
+            _move(run, RunState.FAILED, ended=timezone.now(), message=str(e))
         else:
-            self._submit(run, prepared.spec)
+            if spec is not None:
+                self._submit(run, spec)
 
     def _submit(self, run: Run, spec: JobSpec) -> None:
         try:
