@@ -99,7 +99,12 @@ function follow() {
 }
 
 function tellPhase() {
-  say({ "x-ready": "Loading Scipion…", "scipion-closed": known.message || "Scipion is closed; open it from the panel below." }[known.phase] ?? "");
+  const closed = known.message || "Scipion is closed. The button in the panel below opens it again.";
+  const text = { "x-ready": "Scipion is loading", "scipion-closed": closed }[known.phase] ?? "";
+  const hint = find("hint");
+  hint.hidden = !text;
+  hint.classList.toggle("busy", known.phase === "x-ready");
+  if (hint.textContent !== text) hint.textContent = text;
 }
 
 async function connect() {
