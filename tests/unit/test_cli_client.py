@@ -22,7 +22,7 @@ from scipion_cloud.cli.credentials import (
     store_credential,
 )
 from scipion_cloud.cli.main import main
-from scipion_cloud.cli.run import _safe
+from scipion_cloud.cli.run import _fetch, _safe
 from scipion_cloud.errors import ConfigError, InvalidInput, NotFound
 
 
@@ -179,6 +179,51 @@ def test_commands_end_with_one_line_and_exit_codes() -> None:
 def test_a_server_cannot_write_outside_of_the_folder(name: str) -> None:
     with pytest.raises(InvalidInput):
         _safe(name)
+
+
+# Fetching files
+
+
+def serve(request: httpx.Request) -> httpx.Response:
+    """A file of ten bytes, ranges too."""
+    start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+    return httpx.Response(206 if start else 200, content=b"0123456789"[start:])
+
+
+def fetch(target: Path, size: int | None, handler: Handler = serve) -> list[str]:
+    """Fetch the file; the ranges that were asked for."""
+    ranges: list[str] = []
+
+    def note(request: httpx.Request) -> httpx.Response:
+        ranges.append(request.headers.get("Range", "all"))
+        return handler(request)
+
+    with client_of(note) as client:
+        _fetch(client, {"name": target.name, "size": size, "url": "/file"}, target)
+    return ranges
+
+
+def test_a_file_is_fetched_resumed_and_not_fetched_twice(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.mrc"
+    assert fetch(target, 10) == ["all"]
+    assert target.read_bytes() == b"0123456789"
+    assert fetch(target, 10) == []
+    assert fetch(target, None) == ["all"]
+    target.unlink()
+    target.with_name(".a.mrc.part").write_bytes(b"0123")
+    assert fetch(target, 10) == ["bytes=4-"]
+    assert target.read_bytes() == b"0123456789"
+    assert [f.name for f in target.parent.iterdir()] == ["a.mrc"]
+
+
+def test_a_refused_or_broken_fetch_leaves_no_file(tmp_path: Path) -> None:
+    def cut(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("connection lost", request=request)
+
+    for handler in (cut, lambda _: httpx.Response(404, json={"detail": "gone"})):
+        with pytest.raises(ServerError):
+            fetch(tmp_path / "a.mrc", 10, handler)
+    assert not (tmp_path / "a.mrc").exists()
 
 
 # Sending files

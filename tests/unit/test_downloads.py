@@ -217,7 +217,7 @@ def test_names_survive_the_header(raw: bytes) -> None:
 
 @pytest.fixture(autouse=True)
 def no_database() -> Iterator[None]:
-    """A response that closes has Django look after its database connections, which these tests have none of."""
+    """A response that closes has Django look after its database connections, of which there are none here."""
     request_finished.disconnect(close_old_connections)
     yield
     request_finished.connect(close_old_connections)
