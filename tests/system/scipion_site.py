@@ -1,7 +1,6 @@
 """What the tests of Scipion share: tiny movies, chains, and programs run as the desktop's Scipion would."""
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -173,12 +172,12 @@ def is_alive(pid: int) -> bool:
 def descendants(pid: int) -> set[int]:
     """All processes below one."""
     found = set()
-    for child in os.listdir("/proc"):
-        if child.isdigit():
+    for child in Path("/proc").iterdir():
+        if child.name.isdigit():
             try:
-                parent = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+                parent = int((child / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue
             if parent == pid:
-                found |= {int(child), *descendants(int(child))}
+                found |= {int(child.name), *descendants(int(child.name))}
     return found
