@@ -241,7 +241,7 @@ def _safe(name: str) -> PurePosixPath:
 
 
 def _fetch(client: Client, file: Json, target: Path) -> None:
-    """Fetch one file beside its place, then move it there; a whole one is kept. Without a size it may change."""
+    """Fetch one file beside its place, then move it there; a whole one is kept, unless it has no size."""
     whole: int = file["size"] or 0
     if whole and target.is_file() and target.stat().st_size == whole:
         return

@@ -63,9 +63,8 @@ def upload(client: Client, project: str, paths: tuple[Path, ...], jobs: int, as_
     if as_json:
         show_json({"project": row["id"], "present": here, "sent": sent, "failed": failed})
     else:
-        click.echo(
-            f"{here + sent} of {len(found)} files are in '{row['name']}': {sent} sent now, {here} there before."
-        )
+        count = f"{here + sent} of {len(found)} files"
+        click.echo(f"{count} are in '{row['name']}': {sent} sent now, {here} there before.")
         for name, reason in failed.items():
             click.secho(f"{name}: {reason}", fg="red", err=True)
     if failed:
