@@ -51,7 +51,7 @@ def start_run(
             user=user,
             tool=tool_id,
             parameters=parameters,
-            label=" ".join(label.split())[:longest],
+            label=" ".join(label.split())[:longest] or f"{tool.title} {project.runs.count() + 1}",
         )
         rows = zip(names, stems(names), strict=True)
         Movie.objects.bulk_create(
