@@ -15,6 +15,7 @@ from scipion_cloud.cli.setup import home_steps, machine_steps, prepare_database
 from scipion_cloud.config import ENV_PREFIX, Config, get_config
 from scipion_cloud.provision import home
 
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only compared with
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -51,6 +52,10 @@ def _serve(service: Service, progress: Progress, *, demo: bool, link: bool) -> N
                 page = service.manage("demo", report=report)
         progress.total("Ready")
         progress.say(f"\nScipion Cloud is up at {service.config.url}")
+        if service.config.host in EVERY_ADDRESS and not service.config.public_url:
+            progress.say(
+                "Browsers on other machines need its name: set SCIPION_CLOUD_PUBLIC_URL to http://name:port"
+            )
         if page:
             progress.say(f"The demo runs at {page}")
         if address := service.manage("admin_link", *([] if link else ["--if-unused"])):
