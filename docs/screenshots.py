@@ -23,13 +23,16 @@ def main() -> None:
     """Take all pictures."""
     target = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "screenshots")
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as home, running_service(Path(home) / "home", "--demo") as service:
-        with chromium() as browser:
-            state = sign_in(browser, service)
-            for look, options in LOOKS.items():
-                context = browser.new_context(storage_state=state, base_url=service.url, **options)
-                tour(context.new_page(), target, look)
-                context.close()
+    with (
+        tempfile.TemporaryDirectory() as home,
+        running_service(Path(home) / "home", "--demo") as service,
+        chromium() as browser,
+    ):
+        state = sign_in(browser, service)
+        for look, options in LOOKS.items():
+            context = browser.new_context(storage_state=state, base_url=service.url, **options)
+            tour(context.new_page(), target, look)
+            context.close()
 
 
 def sign_in(browser: Browser, service: RunningService) -> dict:

@@ -1,4 +1,4 @@
-"""The one configuration: defaults, then `config.toml` in the home folder, then `SCIPION_CLOUD_*` variables."""
+"""The one configuration: defaults, `config.toml` in the home folder, then `SCIPION_CLOUD_*` variables."""
 
 import os
 import tomllib
@@ -23,7 +23,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    home: Path = Field(default_factory=_data_dir, description="Folder that holds the database, projects and jobs.")
+    home: Path = Field(
+        default_factory=_data_dir, description="Folder that holds the database, projects and jobs."
+    )
     software: Path = Field(
         default_factory=lambda: _data_dir() / "software",
         description="Folder of the Scipion environment; several homes can share one.",
@@ -33,7 +35,9 @@ class Config(BaseModel):
     public_url: str = Field(
         "", description="How browsers reach the portal when a TLS proxy stands before it, as https://name."
     )
-    database: str = Field("sqlite", description="'sqlite', or a URL postgresql://user:password@host:port/name.")
+    database: str = Field(
+        "sqlite", description="'sqlite', or a URL postgresql://user:password@host:port/name."
+    )
     cpus: int | None = Field(None, ge=1, description="CPUs that jobs may use; all of the machine if unset.")
     memory_gb: float | None = Field(None, gt=0, description="Memory that jobs may use, GiB; 90 % if unset.")
     max_queued: int = Field(10_000, ge=1, description="Jobs that may wait in the local queue.")
@@ -79,9 +83,7 @@ class Config(BaseModel):
 def read_config() -> Config:
     """Read the configuration afresh. Raises ConfigError with the key at fault and what is expected there."""
     from_env = {
-        name: value
-        for name in Config.model_fields
-        if (value := os.environ.get(ENV_PREFIX + name.upper()))
+        name: value for name in Config.model_fields if (value := os.environ.get(ENV_PREFIX + name.upper()))
     }
     home = Path(from_env.get("home") or _data_dir())
     file = home / "config.toml"

@@ -1,4 +1,4 @@
-"""The main job as a person does it: sign in, create, upload, align, look, open the desktop. Everything is real."""
+"""The main job as a person does it: sign in, create, upload, align, look, open the desktop. All is real."""
 
 import json
 import re
@@ -110,7 +110,7 @@ def watch_movies_arrive(page: Page) -> None:
 
 
 def check_against_truth(page: Page, movies: Path, tmp_path: Path) -> None:
-    """The drift that the pages show is the drift that was simulated, and the STAR file holds the same motions."""
+    """The drift that the pages show was simulated, and the STAR file holds the same motions."""
     truth = json.loads(next(movies.glob("*.json")).read_text())
     project, run = re.search(r"projects/([\w-]+)/runs/([\w-]+)", page.url).groups()
     answer = page.request.get(f"/api/v1/projects/{project}/runs/{run}/movies")
@@ -149,7 +149,7 @@ GREEN_PIXELS = """() => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   let green = 0;
   for (let i = 0; i < data.length; i += 4)
-    if (Math.abs(data[i] - 0xD2) < 8 && Math.abs(data[i + 1] - 0xF5) < 8 && Math.abs(data[i + 2] - 0xCB) < 8) green++;
+    if ([0xD2, 0xF5, 0xCB].every((level, k) => Math.abs(data[i + k] - level) < 8)) green++;
   return green > 2000;
 }"""
 

@@ -1,4 +1,4 @@
-"""kill -9 of each process of a running service: afterwards everything is where it was, or ended with a clear message."""
+"""kill -9 of each process of a running service: all is where it was, or ends with a clear message."""
 
 import hashlib
 import os
@@ -24,8 +24,14 @@ class Client:
 
     def __init__(self, service: RunningService) -> None:
         secret = service.link.rstrip("/").rpartition("/")[2]
-        token = httpx.post(f"{service.url}/api/v1/login", json={"link": secret}).raise_for_status().json()["token"]
-        self.http = httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        token = (
+            httpx.post(f"{service.url}/api/v1/login", json={"link": secret})
+            .raise_for_status()
+            .json()["token"]
+        )
+        self.http = httpx.Client(
+            base_url=service.url, headers={"Authorization": f"Bearer {token}"}, timeout=60
+        )
 
     def get(self, path: str) -> dict:
         return self.http.get(f"/api/v1{path}").raise_for_status().json()
@@ -63,7 +69,9 @@ def processes(home: Path, *words: str) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def movies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_movies(tmp_path_factory.mktemp("movies"), COUNT, MovieSpec(size=768, frames=12, gain=False), seed=3)
+    return write_movies(
+        tmp_path_factory.mktemp("movies"), COUNT, MovieSpec(size=768, frames=12, gain=False), seed=3
+    )
 
 
 @pytest.fixture
@@ -82,14 +90,20 @@ def project_with(client: Client, folder_files: list[Path]) -> str:
 
 
 def announce(client: Client, project: str, file: Path) -> str:
-    plan = client.post(f"/projects/{project}/uploads/plan", files=[{"path": file.name, "size": file.stat().st_size}])
+    plan = client.post(
+        f"/projects/{project}/uploads/plan", files=[{"path": file.name, "size": file.stat().st_size}]
+    )
     return plan["files"][0]["id"]
 
 
 def send(client: Client, project: str, file: Path, start: int = 0, end: int | None = None) -> None:
     """PATCH a file, or a part of it."""
     upload = announce(client, project, file)
-    headers = {"Tus-Resumable": "1.0.0", "Upload-Offset": str(start), "Content-Type": "application/offset+octet-stream"}
+    headers = {
+        "Tus-Resumable": "1.0.0",
+        "Upload-Offset": str(start),
+        "Content-Type": "application/offset+octet-stream",
+    }
     address = f"/projects/{project}/tus/{upload}"
     client.http.patch(address, content=file.read_bytes()[start:end], headers=headers).raise_for_status()
 
@@ -114,7 +128,11 @@ def test_portal_killed_during_an_upload(service: RunningService, tmp_path: Path)
                 for portal in processes(service.home, "uvicorn"):
                     portal.kill()
 
-    headers = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    headers = {
+        "Tus-Resumable": "1.0.0",
+        "Upload-Offset": "0",
+        "Content-Type": "application/offset+octet-stream",
+    }
     with pytest.raises(httpx.HTTPError):
         client.http.patch(f"/projects/{project}/tus/{upload}", content=slowly(), headers=headers)
     arrived = wait_for(lambda: offset(client, project, file))

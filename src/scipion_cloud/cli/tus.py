@@ -22,7 +22,7 @@ _HEADERS = {"Tus-Resumable": "1.0.0"}
 Report = Callable[[int], None]
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the person pressed Ctrl-C
+class Stopped(Exception):
     """The upload was told to stop."""
 
 

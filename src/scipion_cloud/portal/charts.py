@@ -103,7 +103,7 @@ class Scale:
 
 
 def drift_chart(drift: Sequence[Sequence[float]]) -> DriftChart:
-    """The trajectory of [[x, y], ...] in A, one pair a frame. Both axes have one scale, so that the shape is true."""
+    """The trajectory of [[x, y], ...] in A, one pair a frame, on one scale, so that its shape is true."""
     xs, ys = [p[0] for p in drift], [p[1] for p in drift]
     half = max(max(xs) - min(xs), max(ys) - min(ys), 0.5) * 0.58
     cx, cy = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
@@ -121,7 +121,7 @@ def drift_chart(drift: Sequence[Sequence[float]]) -> DriftChart:
 
 
 def local_chart(local: Iterable[Sequence[float]]) -> LocalChart:
-    """Arrows for [[x, y, dx, dy], ...]: place as a fraction of the micrograph from its lower left, motion in A."""
+    """Arrows for [[x, y, dx, dy], ...]: place as a fraction from the lower left, motion in A."""
     rows = list(local)
     longest = max((math.hypot(r[2], r[3]) for r in rows), default=0.0)
     scale = 60 / longest if longest else 0.0

@@ -17,7 +17,7 @@ def database_settings(url: str, home: Path) -> dict[str, Any]:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": home / "db.sqlite3",
             "OPTIONS": {
-                # a write transaction takes its lock at the start, so that two writers queue instead of failing
+                # a write transaction takes its lock at the start: two writers queue instead of failing
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",

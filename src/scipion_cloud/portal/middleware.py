@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
-from scipion_cloud.errors import InvalidInput, NotFound, QueueFull, ScipionCloudError
+from scipion_cloud.errors import Conflict, InvalidInput, NotFound, QueueFull, ScipionCloudError
 
 _POLICY = "; ".join(
     (
@@ -20,6 +20,8 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+
+_STATUS = {Conflict: 409, InvalidInput: 422, QueueFull: 503}
 
 View = Callable[[HttpRequest], HttpResponse]
 
@@ -50,7 +52,7 @@ class known_errors:  # noqa: N801 - Django names middleware by its path
             raise Http404(str(error)) from error
         if not isinstance(error, ScipionCloudError):
             return None
-        status = 422 if isinstance(error, InvalidInput) else 503 if isinstance(error, QueueFull) else 500
+        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
         if request.headers.get("Accept", "").startswith("application/json"):
             return JsonResponse({"detail": str(error)}, status=status)
         return render(request, "error.html", {"message": str(error)}, status=status)

@@ -19,7 +19,7 @@ from scipion_cloud.records.models import ApiToken, Project, User
 def project_for(user: User, project_id: uuid.UUID, role: Role = Role.VIEWER) -> Project:
     """The project, if `user` has at least `role` in it.
 
-    Raises NotFound if it does not exist or is not the user's business, PermissionDenied if the role is too low.
+    Raises NotFound if it is not there or not the user's business, PermissionDenied if the role is too low.
     """
     project = Project.objects.visible_to(user).filter(pk=project_id).first()
     if project is None:
@@ -31,7 +31,7 @@ def project_for(user: User, project_id: uuid.UUID, role: Role = Role.VIEWER) -> 
 
 @sync_to_async
 def user_of(connection: HTTPConnection) -> User | None:
-    """The person behind a connection that Django's middleware does not see: by API token or session cookie."""
+    """The person behind a connection that Django's middleware does not see, by token or session cookie."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return ApiToken.user_of(token.strip())

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright, as a person's browser in tests and for the pictures in the docs."""
+"""Debian's Chromium, driven by Playwright, a person's browser in tests and for the docs' pictures."""
 
 import os
 from collections.abc import Iterator

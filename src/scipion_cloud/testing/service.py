@@ -17,7 +17,7 @@ _LINK = re.compile(r"https?://\S+/sign-in/\S+")
 
 @dataclass
 class RunningService:
-    """A started service: where it is, its one sign-in link, the process that a person would stop with Ctrl-C."""
+    """A started service: where it is, its one sign-in link, the process that Ctrl-C would stop."""
 
     home: Path
     url: str
@@ -38,13 +38,26 @@ def free_port() -> int:
 
 
 def start_service(
-    home: Path, *options: str, port: int | None = None, env: dict[str, str] | None = None, timeout: float = 120
+    home: Path,
+    *options: str,
+    port: int | None = None,
+    env: dict[str, str] | None = None,
+    timeout: float = 120,
 ) -> RunningService:
-    """Start `up` on `home` and wait until it serves. Raises RuntimeError with its output if it does not within `timeout` s."""
+    """Start `up` on `home` and wait until it serves. Raises RuntimeError with its output after `timeout` s."""
     port = port or free_port()
     home.mkdir(parents=True, exist_ok=True)
     environ = {**os.environ, **(env or {}), "SCIPION_CLOUD_HOME": str(home), "COLUMNS": "400"}
-    command = [sys.executable, "-m", "scipion_cloud.cli", "up", "--no-setup", "--link", f"--port={port}", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "scipion_cloud.cli",
+        "up",
+        "--no-setup",
+        "--link",
+        f"--port={port}",
+        *options,
+    ]
     with (home / "up.log").open("wb") as log:
         process = subprocess.Popen(command, env=environ, stdout=log, stderr=subprocess.STDOUT)
     service = RunningService(home, f"http://127.0.0.1:{port}", "", process)

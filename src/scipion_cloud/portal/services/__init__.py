@@ -8,7 +8,7 @@ from scipion_cloud.portal.services.desktops import extend_desktop, open_desktop,
 from scipion_cloud.portal.services.outputs import micrograph_response, run_log, run_star
 from scipion_cloud.portal.services.people import add_member, invite, remove_member
 from scipion_cloud.portal.services.projects import create_project, delete_project, rename_project
-from scipion_cloud.portal.services.runs import cancel_run, start_run
+from scipion_cloud.portal.services.runs import cancel_run, start_run, with_movie_counts
 
 __all__ = [
     "add_member",
@@ -25,4 +25,5 @@ __all__ = [
     "run_star",
     "start_run",
     "stop_desktop",
+    "with_movie_counts",
 ]

@@ -40,7 +40,8 @@ def start_run(
     an editor, InvalidInput with messages by field for values, movies or a gain reference that cannot be used.
     """
     need(user, project, Role.EDITOR)
-    parameters = tool(tool_id).validate(values)
+    chosen = tool(tool_id)
+    parameters = chosen.validate(values)
     names = movie_names(project, movies)
     _check_movies(project, names, parameters)
     longest = Run._meta.get_field("label").max_length or 0
@@ -51,7 +52,7 @@ def start_run(
             user=user,
             tool=tool_id,
             parameters=parameters,
-            label=" ".join(label.split())[:longest] or f"{tool.title} {project.runs.count() + 1}",
+            label=" ".join(label.split())[:longest] or f"{chosen.title} {project.runs.count() + 1}",
         )
         rows = zip(names, stems(names), strict=True)
         Movie.objects.bulk_create(

@@ -49,7 +49,9 @@ def show(request: HttpRequest) -> HttpResponse:
         else:
             messages.success(request, "Saved.")
         return redirect("account")
-    return render(request, "account/show.html", {"form": form, "tokens": user.api_tokens.order_by("-created")})
+    return render(
+        request, "account/show.html", {"form": form, "tokens": user.api_tokens.order_by("-created")}
+    )
 
 
 def _rename(user: User, full_name: str, email: str) -> str:

@@ -1,7 +1,6 @@
 """One aligned movie: its drift, before and after, power spectra, the micrograph itself."""
 
 import uuid
-from typing import cast
 
 from django.contrib.auth.decorators import login_required
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
@@ -71,16 +70,22 @@ def set_accepted(request: HttpRequest, project_id: uuid.UUID, run_id: uuid.UUID,
     movie.accepted = request.POST.get("accepted") == "yes"
     movie.save(update_fields=["accepted"])
     if request.headers.get("HX-Request"):
-        return render(request, "runs/accepted.html", {"project": run.project, "run": run, "movie": movie, "may_edit": True})
+        return render(
+            request,
+            "runs/accepted.html",
+            {"project": run.project, "run": run, "movie": movie, "may_edit": True},
+        )
     return redirect("movie", project_id, run_id, index)
 
 
 @login_required
 @require_GET
-def micrograph(request: HttpRequest, project_id: uuid.UUID, run_id: uuid.UUID, index: int) -> HttpResponseBase:
+def micrograph(
+    request: HttpRequest, project_id: uuid.UUID, run_id: uuid.UUID, index: int
+) -> HttpResponseBase:
     """Download the aligned micrograph (MRC)."""
     run = run_for(request, project_id, run_id)
     movie = _movie(run, index)
     if movie.state != MovieState.DONE:
         raise Http404
-    return cast(HttpResponseBase, services.micrograph_response(request, run, movie))
+    return services.micrograph_response(request, run, movie)

@@ -5,18 +5,18 @@ from typing import Any, cast
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from scipion_cloud.errors import InvalidInput, ScipionCloudError
-from scipion_cloud.model import DesktopState, MovieState, Role, RunState
+from scipion_cloud.model import DesktopState, Role, RunState
 from scipion_cloud.portal import services
 from scipion_cloud.portal.rights import project_for
 from scipion_cloud.portal.uploads.files import list_data
 from scipion_cloud.portal.uploads.plan import progress
-from scipion_cloud.records.models import Project, Run, User
+from scipion_cloud.records.models import Project, User
 from scipion_cloud.tools.catalogue import tools
 from scipion_cloud.tools.snapshot import read_project
 
@@ -88,21 +88,12 @@ def _status(project: Project) -> dict[str, Any]:
     files = list_data(project)
     return {
         "project": project,
-        "runs": runs_with_counts(project.runs.all()),
+        "runs": services.with_movie_counts(project.runs.all()),
         "protocols": snapshot.protocols,
         "problems": snapshot.problems,
         "movie_count": sum(file.kind == "movie" for file in files),
         "data_bytes": sum(file.size for file in files),
     }
-
-
-def runs_with_counts(runs: QuerySet[Run]) -> QuerySet[Run, Any]:
-    """The runs with how many of their movies there are, are done and have failed."""
-    return runs.annotate(
-        total=Count("movies"),
-        done=Count("movies", filter=Q(movies__state=MovieState.DONE.value)),
-        failed=Count("movies", filter=Q(movies__state=MovieState.FAILED.value)),
-    )
 
 
 @login_required
@@ -114,7 +105,10 @@ def settings(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
     if request.method == "POST":
         try:
             services.rename_project(
-                cast(User, request.user), project, request.POST.get("name", ""), request.POST.get("description", "")
+                cast(User, request.user),
+                project,
+                request.POST.get("name", ""),
+                request.POST.get("description", ""),
             )
         except InvalidInput as e:
             error = str(e)

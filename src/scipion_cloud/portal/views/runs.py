@@ -61,7 +61,9 @@ def _live_context(request: HttpRequest, run: Run) -> dict[str, Any]:
     reverse = request.GET.get("dir") == "down"
     only = request.GET.get("show", "")
     every = list(run.movies.all())
-    movies = run.movies.order_by(F(order).desc(nulls_last=True) if reverse else F(order).asc(nulls_last=True), "index")
+    movies = run.movies.order_by(
+        F(order).desc(nulls_last=True) if reverse else F(order).asc(nulls_last=True), "index"
+    )
     if only in list(MovieState):
         movies = movies.filter(state=only)
     elif only == "rejected":
@@ -107,7 +109,9 @@ def cancel(request: HttpRequest, project_id: uuid.UUID, run_id: uuid.UUID) -> Ht
 def log(request: HttpRequest, project_id: uuid.UUID, run_id: uuid.UUID) -> HttpResponse:
     """The end of the run's log, newest lines last."""
     run = run_for(request, project_id, run_id)
-    return render(request, "runs/log.html", {"project": run.project, "run": run, "log": services.run_log(run)})
+    return render(
+        request, "runs/log.html", {"project": run.project, "run": run, "log": services.run_log(run)}
+    )
 
 
 @login_required

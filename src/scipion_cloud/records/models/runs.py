@@ -61,7 +61,9 @@ class Movie(models.Model):
     drift = models.JSONField(default=list)  # [[x, y], ...] in A, one pair a frame
     local = models.JSONField(default=list)  # [[x, y, dx, dy], ...] see tools.movies.results
     pictures = models.BooleanField(default=False)  # its pictures are on disk
-    accepted = models.BooleanField(default=True)  # a person's choice; rejected ones are left out of the STAR file
+    accepted = models.BooleanField(
+        default=True
+    )  # a person's choice; rejected ones are left out of the STAR file
     message = models.TextField(blank=True)
 
     class Meta:
