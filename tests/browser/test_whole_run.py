@@ -91,7 +91,7 @@ def start_alignment(page: Page) -> None:
     page.get_by_role("button", name="Start").click()
     expect(page.locator(".field.wrong .error")).to_be_visible()  # 3 kV: no such microscope
     page.get_by_label("Voltage").fill("300")
-    page.get_by_label("Gain reference").select_option(index=1)
+    page.get_by_label("Gain reference", exact=True).select_option(index=1)
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_text(re.compile(rf"of {COUNT} movies"))).to_be_visible()
 

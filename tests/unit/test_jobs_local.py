@@ -142,7 +142,7 @@ def test_spool_is_private(backend: LocalBackend) -> None:
         {"argv": ("a\0b",)},
         {"argv": ("\ud800",)},
         {"cwd": Path("relative")},
-        {"cpus": 0},
+        {"cpus": -1},
         {"memory_gb": 0.0},
         {"memory_gb": float("nan")},
         {"hours": 0.0},

@@ -74,6 +74,7 @@ class Service:
 
     def _portal(self) -> ChildSpec:
         options = ["--no-access-log", "--no-server-header", "--timeout-graceful-shutdown=3"]
+        options.append("--ws-per-message-deflate=false")  # a desktop's pictures are compressed already
         # only a proxy on this machine may say who the client was, and only where one is configured
         options.append("--proxy-headers" if self.config.public_url else "--no-proxy-headers")
         application = "scipion_cloud.portal.asgi:application"

@@ -116,6 +116,7 @@ def _spec(desktop: Desktop) -> JobSpec:
         argv=(sys.executable, "-m", "scipion_cloud.desktops.session", str(desktop.path)),
         cwd=desktop.path,
         name=f"Desktop of {desktop.project.name}",
+        cpus=0,
         owner=desktop.user.email,
         stdout=log_file,
         stderr=log_file,

@@ -43,7 +43,7 @@ class JobSpec:
     argv: tuple[str, ...]
     cwd: Path  # absolute
     name: str = "job"  # for people
-    cpus: int = 1
+    cpus: int = 1  # 0 for an interactive job, which waits for a person and must not wait for a CPU
     memory_gb: float = 1.0  # GiB; what the scheduler sets aside
     hours: float | None = None  # the job is ended after this time
     env: Mapping[str, str] = field(default_factory=dict)
@@ -56,8 +56,8 @@ class JobSpec:
             raise InvalidInput("A job needs a program to run; its command is empty.")
         if not self.cwd.is_absolute():
             raise InvalidInput(f"A job's working folder must be an absolute path, not {str(self.cwd)!r}.")
-        if self.cpus < 1:
-            raise InvalidInput(f"A job needs at least 1 CPU, not {self.cpus}.")
+        if self.cpus < 0:
+            raise InvalidInput(f"A job needs at least 1 CPU (0 if it is interactive), not {self.cpus}.")
         if not (math.isfinite(self.memory_gb) and self.memory_gb > 0):
             raise InvalidInput(f"A job's memory must be more than 0 GiB, not {self.memory_gb}.")
         if self.hours is not None and not (math.isfinite(self.hours) and self.hours > 0):

@@ -32,6 +32,7 @@ DESKTOP = (
     Package("hsetroot", "background"),
     Package("xterm", "terminal"),
     Package("xauth", "the key to a desktop's screen"),
+    Package("x11-utils", "xprop, which tells when Scipion's window is there"),
     Package("x11-xserver-utils", "xrdb, xset and xrandr"),
     Package("fonts-dejavu-core", "readable text in windows"),
     Package("libxcb-icccm4", "Scipion's Qt viewers"),

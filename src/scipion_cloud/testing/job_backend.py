@@ -247,6 +247,17 @@ class JobBackendContract:
             backend.submit(sh("true", tmp_path, memory_gb=1e9), "b")
         assert backend.find("a") is None
 
+    def test_interactive_job_does_not_wait_for_a_cpu(self, backend: JobBackend, tmp_path: Path) -> None:
+        first = backend.submit(sh("sleep 60", tmp_path, cpus=self.cpus), "a")
+        wait_running(backend, first)
+        second = backend.submit(sh("sleep 60", tmp_path, cpus=self.cpus), "b")
+        desktop = backend.submit(sh("sleep 60", tmp_path, cpus=0), "c")
+        wait_running(backend, desktop)
+        assert backend.status([second])[second].state is JobState.QUEUED
+        backend.cancel([first])
+        wait_running(backend, second)  # which the open desktop does not hold back
+        backend.cancel([second, desktop])
+
     def test_cancel_queued(self, backend: JobBackend, tmp_path: Path) -> None:
         first = backend.submit(sh("sleep 60", tmp_path, cpus=self.cpus), "a")
         second = backend.submit(sh("echo ran > mark", tmp_path), "b")

@@ -1,4 +1,4 @@
-"""Asking for a desktop. The controller starts and stops what these rows ask for."""
+"""Asking for a desktop, and for its end."""
 
 from datetime import datetime, timedelta
 
@@ -6,6 +6,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from scipion_cloud.config import get_config
+from scipion_cloud.controller.desktops import start_desktop
 from scipion_cloud.errors import Conflict
 from scipion_cloud.model import DesktopState, Role
 from scipion_cloud.portal.services.guards import lock, need
@@ -24,11 +25,12 @@ def open_desktop(user: User, project: Project) -> Desktop:
     with transaction.atomic():
         lock(project)
         live = project.desktops.filter(state__in=LIVE).first()
-        if live is None:
-            return Desktop.objects.create(project=project, user=user, deadline=_deadline())
-    if live.stop_requested or live.status is DesktopState.STOPPING:
+        desktop = live or Desktop.objects.create(project=project, user=user, deadline=_deadline())
+    if live is None:
+        start_desktop(desktop)  # now, not at the controller's next look: somebody is waiting
+    elif live.stop_requested or live.status is DesktopState.STOPPING:
         raise Conflict("The desktop of this project is just closing; open it again in a few seconds.")
-    return live
+    return desktop
 
 
 def extend_desktop(user: User, desktop: Desktop) -> Desktop:

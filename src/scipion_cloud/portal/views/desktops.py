@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from scipion_cloud.controller.desktops import look_at, session_state, start_desktop
+from scipion_cloud.controller.desktops import look_at, session_state
 from scipion_cloud.errors import Conflict
 from scipion_cloud.model import DesktopState, Role
 from scipion_cloud.portal import services
@@ -32,7 +32,7 @@ def show(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
 def open_one(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
     """Open the project's desktop, or go to the open one. Its job is submitted before the page is shown."""
     project = project_for(_user(request), project_id, Role.EDITOR)
-    start_desktop(services.open_desktop(_user(request), project))
+    services.open_desktop(_user(request), project)
     return redirect("desktop", project.id)
 
 
