@@ -1,8 +1,8 @@
 """The scheduling pass: notice what has ended, start what may start. Whoever touches the queue makes one.
 
 There is no daemon. Passes take turns, so that each sees the queue whole. The order is strictly first come,
-first served: a job that does not fit yet holds back those behind it, so that a big one is never starved. Interactive jobs
-(0 CPUs: a desktop waits for a person most of its time) go before them as long as there is memory.
+first served: a job that does not fit yet holds back those behind it, so that a big one is never starved. Interactive
+jobs (0 CPUs: a desktop waits for a person most of its time) go before them as long as there is memory.
 """
 
 import json
@@ -84,11 +84,11 @@ def _mark_starting(db: sqlite3.Connection, spool: Path, limits: Limits) -> list[
         " WHERE ended IS NULL AND state = 'RUNNING'"
     ).fetchone()
     free_cpus, free_gb = limits.cpus - used[0], limits.memory_gb - used[1]
-    queued = "SELECT id, token, spec, cpus, memory_gb FROM jobs WHERE ended IS NULL AND state = 'QUEUED' AND cpus"
-    interactive = choose(db.execute(f"{queued} = 0 ORDER BY id"), 0, free_gb)
+    queued = "SELECT id, token, spec, cpus, memory_gb FROM jobs WHERE ended IS NULL AND state = 'QUEUED'"
+    interactive = choose(db.execute(f"{queued} AND cpus = 0 ORDER BY id"), 0, free_gb)
     free_gb -= sum(row["memory_gb"] for row in interactive)
     starting = []
-    for row in [*interactive, *choose(db.execute(f"{queued} > 0 ORDER BY id"), free_cpus, free_gb)]:
+    for row in [*interactive, *choose(db.execute(f"{queued} AND cpus > 0 ORDER BY id"), free_cpus, free_gb)]:
         try:
             _prepare(folder_of(spool, row["id"]), spool, row)
         except OSError as e:  # a full disk: it waits for a later pass

@@ -44,7 +44,7 @@ def start_service(
     env: dict[str, str] | None = None,
     timeout: float = 120,
 ) -> RunningService:
-    """Start `up` on `home` and wait until it serves. Raises RuntimeError with its output after `timeout` s."""
+    """Start `up` on `home` and wait until it serves. Raises RuntimeError after `timeout` s."""
     port = port or free_port()
     home.mkdir(parents=True, exist_ok=True)
     environ = {**os.environ, **(env or {}), "SCIPION_CLOUD_HOME": str(home), "COLUMNS": "400"}
