@@ -1,8 +1,8 @@
 """The scheduling pass: notice what has ended, start what may start. Whoever touches the queue makes one.
 
 There is no daemon. Passes take turns, so that each sees the queue whole. The order is strictly first come,
-first served: a job that does not fit yet holds back those behind it, so that a big one is never starved. Interactive
-jobs (0 CPUs: a desktop waits for a person most of its time) go before them as long as there is memory.
+first served: a job that does not fit yet holds back those behind it, so that a big one is never starved.
+Interactive jobs (0 CPUs: a desktop waits for a person most of its time) go first as long as there is memory.
 """
 
 import json
