@@ -27,7 +27,7 @@ def _backup(source: Path, target: Path) -> None:
         closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, timeout=_TIMEOUT)) as old,
         closing(sqlite3.connect(target, timeout=_TIMEOUT)) as new,
     ):
-        old.backup(new)
+        old.backup(new, sleep=0.01)  # s between tries while another writes; the default is 0.25
 
 
 def is_sound(file: Path) -> bool:

@@ -8,7 +8,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from urllib.parse import quote
 _DATABASE = "project.sqlite"
 _TIMEOUT = 2.0  # s to wait for a writer's transaction
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_TOP_LEVEL = re.compile(r"^(\d+)\.([A-Za-z_]\w*)$")
+_ATTRIBUTE = re.compile(r"(\d+)\.([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,61 @@ class _Row:
     creation: str
 
 
+class _Objects:
+    """The objects of a database, in one pass; names are `<protocol>.<attribute>` or deeper."""
+
+    def __init__(self, rows: Iterable[_Row]) -> None:
+        self.by_id: dict[int, _Row] = {}
+        self.fields: dict[int, dict[str, _Row]] = {}  # of each protocol, its direct attributes by name
+        self.pointers: dict[int, set[int]] = {}  # of each protocol, the objects that its inputs point to
+        for row in rows:
+            self.by_id[row.id] = row
+            if found := _ATTRIBUTE.fullmatch(row.name):
+                self.fields.setdefault(int(found[1]), {})[found[2]] = row
+            if row.class_name == "Pointer" and row.value.isdecimal():
+                self.pointers.setdefault(_owner(row), set()).add(int(row.value))
+
+    def protocols(self) -> list[_Row]:
+        """Objects without a parent that have a status."""
+        tops = (self.by_id.get(key) for key, fields in sorted(self.fields.items()) if "status" in fields)
+        return [row for row in tops if row is not None and row.parent is None]
+
+    def parents(self, protocol: int) -> tuple[int, ...]:
+        """The protocols whose outputs this one takes: a pointer names a protocol or something in one."""
+        targets = (self.by_id.get(number) for number in self.pointers.get(protocol, ()))
+        owners = {_owner(row) for row in targets if row is not None} - {protocol}
+        return tuple(sorted(number for number in owners if "status" in self.fields.get(number, {})))
+
+
+def _owner(row: _Row) -> int:
+    """The protocol that an object belongs to."""
+    number, dot, _ = row.name.partition(".")
+    return int(number) if dot and number.isdecimal() else row.id
+
+
 def read_project(path: Path) -> ProjectSnapshot:
-    """Read the project in folder `path`. Never raises for a bad database: what can be read is returned, and
-    `problems` tells the rest. Links that lead out of the project are not followed."""
+    """Read the project in folder `path`.
+
+    Never raises for a bad database: what can be read is returned, and `problems` tells the rest. Links that
+    lead out of the project are not followed.
+    """
     problems: list[str] = []
     try:
-        rows = _rows(path / _DATABASE, path)
+        objects = _Objects(_rows(path / _DATABASE, path))
     except (OSError, sqlite3.Error) as e:
         return ProjectSnapshot((), (f"{_DATABASE} could not be read: {e}.",))
     protocols = []
-    for top in _protocol_rows(rows):
-        fields = _fields(rows, top.id)
+    for top in objects.protocols():
+        fields = objects.fields[top.id]
         own, own_problem = _run_fields(path, top.id, fields)
         if own_problem:
             problems.append(f"{_name(top)}: {own_problem}")
-        protocols.append(_protocol(rows, top, fields, own))
+        protocols.append(_protocol(top, fields, own, objects.parents(top.id)))
     return ProjectSnapshot(tuple(protocols), tuple(problems))
 
 
-def _rows(file: Path, project: Path, only: int | None = None) -> dict[int, _Row]:
-    """The objects in a database by id: all of them, or a protocol and what belongs to it."""
+def _rows(file: Path, project: Path, only: int | None = None) -> list[_Row]:
+    """The objects in a database: all of them, or a protocol and what belongs to it."""
     if file.is_symlink() or not file.resolve().is_relative_to(project.resolve()):
         raise OSError("it is a link to somewhere else")
     if not file.is_file():
@@ -104,8 +139,7 @@ def _rows(file: Path, project: Path, only: int | None = None) -> dict[int, _Row]
         values = (only, f"{only}.%")
     with _connection(file) as db:
         found = db.execute(query, values).fetchall()
-    rows = (_Row(r[0], r[1], *(str(v) if v is not None else "" for v in r[2:])) for r in found)
-    return {row.id: row for row in rows}
+    return [_Row(r[0], r[1], *(str(v) if v is not None else "" for v in r[2:])) for r in found]
 
 
 @contextmanager
@@ -137,22 +171,6 @@ def _open(file: Path, mode: str) -> sqlite3.Connection:
     return db
 
 
-def _protocol_rows(rows: dict[int, _Row]) -> list[_Row]:
-    """Protocols are the objects without a parent that have a status."""
-    with_status = {int(m[1]) for r in rows.values() if (m := _TOP_LEVEL.match(r.name)) and m[2] == "status"}
-    return [row for key, row in sorted(rows.items()) if key in with_status and row.parent is None]
-
-
-def _fields(rows: dict[int, _Row], protocol: int) -> dict[str, _Row]:
-    """The direct attributes of a protocol, by name."""
-    prefix = f"{protocol}."
-    return {
-        m[2]: row
-        for row in rows.values()
-        if row.name.startswith(prefix) and (m := _TOP_LEVEL.match(row.name))
-    }
-
-
 def _run_fields(path: Path, protocol: int, fields: dict[str, _Row]) -> tuple[dict[str, _Row] | None, str]:
     """The attributes in the run's own database if it is newer than what the project knows, and a problem."""
     run_dir = _run_dir(fields)
@@ -164,7 +182,7 @@ def _run_fields(path: Path, protocol: int, fields: dict[str, _Row]) -> tuple[dic
         known = _time(_value(fields, "lastUpdateTimeStamp"))
         if known is not None and modified <= known:
             return None, ""
-        return _fields(_rows(file, path, protocol), protocol) or None, ""
+        return _Objects(_rows(file, path, protocol)).fields.get(protocol), ""
     except FileNotFoundError:
         return None, ""
     except (OSError, sqlite3.Error) as e:
@@ -172,7 +190,7 @@ def _run_fields(path: Path, protocol: int, fields: dict[str, _Row]) -> tuple[dic
 
 
 def _protocol(
-    rows: dict[int, _Row], top: _Row, fields: dict[str, _Row], own: dict[str, _Row] | None
+    top: _Row, fields: dict[str, _Row], own: dict[str, _Row] | None, parents: tuple[int, ...]
 ) -> ProtocolInfo:
     state = own if own and "status" in own else fields  # the label and the job belong to the project
     return ProtocolInfo(
@@ -187,7 +205,7 @@ def _protocol(
         run_dir=_run_dir(fields),
         job_id=_value(fields, "_jobId") or _value(state, "_jobId"),
         error=_COLOURS.sub("", _value(state, "_error")).strip(),
-        parents=_parents(rows, top.id),
+        parents=parents,
         outputs=tuple(filter(None, _value(state, "_outputs").split(","))),
     )
 
@@ -205,19 +223,6 @@ def _run_dir(fields: dict[str, _Row]) -> str:
     folder = PurePosixPath(_value(fields, "workingDir"))
     unsafe = folder.is_absolute() or ".." in folder.parts or not folder.parts
     return "" if unsafe else str(folder)
-
-
-def _parents(rows: dict[int, _Row], protocol: int) -> tuple[int, ...]:
-    """The protocols whose outputs this one takes: pointers name a protocol or something in one."""
-    found = set()
-    for row in rows.values():
-        if row.class_name == "Pointer" and row.name.startswith(f"{protocol}.") and row.value.isdigit():
-            target = rows.get(int(row.value))
-            while target is not None and target.parent is not None:
-                target = rows.get(target.parent)
-            if target is not None and target.id != protocol:
-                found.add(target.id)
-    return tuple(sorted(found))
 
 
 def _time(text: str, utc: bool = False) -> datetime | None:
