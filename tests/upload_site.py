@@ -111,8 +111,7 @@ def _prepare() -> dict[str, object]:
     from django.contrib.sessions.backends.db import SessionStore
     from django.core.management import call_command
 
-    settings.MIGRATION_MODULES = {"records": None}  # the tables as the models have them
-    call_command("migrate", run_syncdb=True, verbosity=0)
+    call_command("migrate", verbosity=0)
     call_command("createcachetable", verbosity=0)
     call_command("collectstatic", interactive=False, verbosity=0)
 

