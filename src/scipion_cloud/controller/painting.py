@@ -7,9 +7,11 @@ nothing of the database.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from PIL import Image
 from scipion_cloud.errors import NotFound, ScipionCloudError
 from scipion_cloud.tools.movies.pictures import make_pictures
 from scipion_cloud.tools.movies.results import scan_results
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -38,7 +42,8 @@ def main() -> None:
 
 
 def be_quiet() -> None:
-    """Take only what the machine has left over."""
+    """Take only what the machine has left over, and end with the controller however that ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(19)
     # where the kernel groups processes by session, niceness counts within a session only; ours is our own
     with contextlib.suppress(OSError):
