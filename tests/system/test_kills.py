@@ -82,6 +82,13 @@ def service(tmp_path: Path) -> Iterator[RunningService]:
     assert not processes(service.home), "a process was left behind"
 
 
+@pytest.fixture
+def client(service: RunningService) -> Iterator[Client]:
+    client = Client(service)
+    with client.http:
+        yield client
+
+
 def project_with(client: Client, folder_files: list[Path]) -> str:
     project = client.post("/projects", name="Kills")["id"]
     for file in folder_files:
@@ -114,8 +121,7 @@ def offset(client: Client, project: str, file: Path) -> int:
     return int(answer.headers["Upload-Offset"])
 
 
-def test_portal_killed_during_an_upload(service: RunningService, tmp_path: Path) -> None:
-    client = Client(service)
+def test_portal_killed_during_an_upload(service: RunningService, client: Client, tmp_path: Path) -> None:
     project = client.post("/projects", name="Kills")["id"]
     file = tmp_path / "big.tiff"
     file.write_bytes(os.urandom(40_000_000))
@@ -143,9 +149,8 @@ def test_portal_killed_during_an_upload(service: RunningService, tmp_path: Path)
 
 
 def test_everything_but_the_job_killed_during_a_run(
-    service: RunningService, movies: list[Path], tmp_path: Path
+    service: RunningService, client: Client, movies: list[Path], tmp_path: Path
 ) -> None:
-    client = Client(service)
     project = project_with(client, movies)
     run = client.post(f"/projects/{project}/runs", tool="movie-alignment", parameters=PARAMETERS)["id"]
     wait_for(lambda: client.get(f"/projects/{project}/runs/{run}")["state"] == "running")
@@ -162,8 +167,7 @@ def test_everything_but_the_job_killed_during_a_run(
     assert done["movies"]["done"] == COUNT
 
 
-def test_job_killed(service: RunningService, movies: list[Path]) -> None:
-    client = Client(service)
+def test_job_killed(service: RunningService, client: Client, movies: list[Path]) -> None:
     project = project_with(client, movies)
     run = client.post(f"/projects/{project}/runs", tool="movie-alignment", parameters=PARAMETERS)["id"]
     wait_for(lambda: processes(service.home, "relion_run_motioncorr"))
@@ -178,8 +182,7 @@ def test_job_killed(service: RunningService, movies: list[Path]) -> None:
 
 
 @pytest.mark.desktop
-def test_desktop_killed(service: RunningService) -> None:
-    client = Client(service)
+def test_desktop_killed(service: RunningService, client: Client) -> None:
     project = client.post("/projects", name="Kills")["id"]
     desktop = client.post(f"/projects/{project}/desktops")["id"]
     path = f"/projects/{project}/desktops/{desktop}"
