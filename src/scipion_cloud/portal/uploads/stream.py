@@ -12,7 +12,6 @@ from typing import ParamSpec, Protocol, TypeVar
 from starlette.types import Receive
 
 BATCH = 2 * 2**20  # bytes handed to the disk at once; two batches of each upload are in memory
-SYNC = 64 * 2**20  # after so many bytes the disk is asked to keep them, so that the end is not a long wait
 FLUSH_S = 1.0  # a slow sender's bytes wait no longer than this for the disk
 IDLE_S = 60.0  # a sender that is silent for so long is given up
 STALE_S = 5.0  # ... for so long, when another one wants to go on with the same upload
@@ -74,8 +73,6 @@ class Stream:
         self._filling, self._spare = (bytearray(min(room, BATCH)) for _ in range(2))
         self._held = 0  # bytes in the buffer that is being filled
         self._writing: asyncio.Future[None] | None = None
-        self._unsynced = 0  # bytes handed over since the disk was last asked to keep them
-        self._syncing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard = 0.0  # when bytes last came, on the loop's clock
         self._clock: asyncio.Timeout | None = None
@@ -102,8 +99,6 @@ class Stream:
                 await self._written()
             finally:
                 self._live.pop(self._upload, None)
-                if self._syncing is not None:
-                    await asyncio.shield(self._syncing)
 
     async def _receive(self, receive: Receive) -> Ended:
         loop = asyncio.get_running_loop()
@@ -148,10 +143,6 @@ class Stream:
             self._timer = None
         if self._held and (self._writing is None or (self._writing.done() and not self._writing.exception())):
             loop = asyncio.get_running_loop()
-            if self._unsynced >= SYNC and (self._syncing is None or self._syncing.done()):
-                self._unsynced = 0
-                self._syncing = loop.run_in_executor(_disk, os.fdatasync, self._fd)
-            self._unsynced += self._held
             batch = memoryview(self._filling)[: self._held]
             self._filling, self._spare, self._held = self._spare, self._filling, 0
             self._writing = loop.run_in_executor(_disk, _write, self._fd, batch, self._hasher)
