@@ -7,7 +7,6 @@ from django.utils import timezone
 
 from scipion_cloud.config import get_config
 from scipion_cloud.errors import Conflict, InvalidInput
-from scipion_cloud.examples import write_movies
 from scipion_cloud.model import DesktopState, Role, RunState
 from scipion_cloud.portal.services.guards import lock, need
 from scipion_cloud.records.models import Project, User
@@ -30,6 +29,8 @@ def create_project(user: User, name: str, description: str = "", *, demo: bool =
         bridge.call("create_project", project.path, comment=project.name)
         project.data.mkdir(exist_ok=True)
         if demo:
+            from scipion_cloud.examples import write_movies  # noqa: PLC0415 - scipy would double the portal's start
+
             write_movies(project.data, _DEMO_MOVIES)
         project.save(force_insert=True)  # last: whoever sees the row finds the folder
     except BaseException:
