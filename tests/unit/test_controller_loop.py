@@ -1,14 +1,18 @@
 """One controller for each home; parts that fail stop no others."""
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from django.db import OperationalError
 
+from scipion_cloud.controller.bell import Bell
 from scipion_cloud.controller.lock import only_one
 from scipion_cloud.controller.loop import Parts
 from scipion_cloud.errors import SetupError
@@ -72,3 +76,27 @@ def test_a_database_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture)
     away.clear()
     parts.tick()
     assert worked == [1]
+
+
+def test_the_bell_ends_a_wait_even_if_it_was_rung_before_and_often() -> None:
+    bell = Bell()
+    assert not bell.wait(0)
+    for _ in range(100_000):
+        bell.ring()
+    began = time.monotonic()
+    assert bell.wait(10)
+    while bell.wait(0):
+        pass
+    assert time.monotonic() - began < 1
+    assert not bell.stopped
+
+
+def test_a_signal_handler_can_stop_the_loop() -> None:
+    bell = Bell()
+    before = signal.signal(signal.SIGUSR1, lambda *_: bell.stop())
+    try:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        assert bell.wait(10)
+        assert bell.stopped
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -4,11 +4,11 @@ import logging
 import os
 import signal
 import sys
-import threading
 
 import django
 
 from scipion_cloud.config import get_config
+from scipion_cloud.controller.bell import Bell
 from scipion_cloud.controller.lock import only_one
 from scipion_cloud.errors import SetupError
 
@@ -18,18 +18,18 @@ log = logging.getLogger("scipion_cloud.controller")
 def main() -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 1 if another controller works on this home."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scipion_cloud.portal.settings")
-    stop = threading.Event()
+    bell = Bell()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: bell.stop())
     config = get_config()
     try:
         with only_one(config.home):
             django.setup()
             # the tables can be imported only now
-            from scipion_cloud.controller.loop import run_until  # noqa: PLC0415
+            from scipion_cloud.controller.loop import run_until_stopped  # noqa: PLC0415
 
             log.info("at work on %s", config.home)
-            run_until(stop, config)
+            run_until_stopped(bell, config)
     except SetupError as e:
         sys.stderr.write(f"{e}\n")
         return 1

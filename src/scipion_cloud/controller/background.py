@@ -14,7 +14,9 @@ class Background:
     Nothing is remembered about work whose result has been fetched. The threads die with the process.
     """
 
-    def __init__(self, at_once: int = 4) -> None:
+    def __init__(self, at_once: int = 4, done: Callable[[], None] = lambda: None) -> None:
+        """Do `at_once` pieces of work at a time, and call `done` from the thread after each."""
+        self._done = done
         self._turns = threading.Semaphore(at_once)
         self._going: dict[Hashable, Future[Any]] = {}
 
@@ -48,3 +50,4 @@ class Background:
                 future.set_result(work())
             except BaseException as e:  # noqa: BLE001 - handed to whoever polls
                 future.set_exception(e)
+        self._done()

@@ -1,13 +1,13 @@
 """One look at everything, twice a second. What fails is told and tried again; nothing stops the rest."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
 from django.db import DatabaseError, connection
 
 from scipion_cloud.config import Config
+from scipion_cloud.controller.bell import Bell
 from scipion_cloud.controller.desktops import reconcile_desktops
 from scipion_cloud.controller.results import Results
 from scipion_cloud.controller.runs import Runs
@@ -19,11 +19,11 @@ TICK = 0.5  # s from the end of one tick to the start of the next
 REPEAT = 60.0  # s before a trouble that stays is written to the log again
 
 
-def run_until(stop: threading.Event, config: Config) -> None:
-    """Tick until `stop` is set."""
+def run_until_stopped(bell: Bell, config: Config) -> None:
+    """Tick until the bell is stopped, and sooner than usual when it is rung."""
     backend = backend_for(config)
     results = Results()
-    runs = Runs(config, backend, results)
+    runs = Runs(config, backend, results, wake=bell.ring)
     parts = Parts(
         {
             "runs": runs.reconcile,
@@ -33,9 +33,9 @@ def run_until(stop: threading.Event, config: Config) -> None:
         }
     )
     try:
-        while not stop.is_set():
+        while not bell.stopped:
             parts.tick()
-            stop.wait(TICK)
+            bell.wait(TICK)
     finally:
         results.close()
 

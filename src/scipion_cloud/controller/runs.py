@@ -50,11 +50,14 @@ def request_cancel(run: Run, backend: JobBackend | None = None) -> bool:
 class Runs:
     """Brings every live run one step further at each look. All that it remembers can be lost."""
 
-    def __init__(self, config: Config, backend: JobBackend, results: Results) -> None:
+    def __init__(
+        self, config: Config, backend: JobBackend, results: Results, wake: Callable[[], None] = lambda: None
+    ) -> None:
+        """`wake` is called when something is worth a look before the next tick is due."""
         self._config = config
         self._backend = backend
         self._results = results
-        self._background = Background()
+        self._background = Background(done=wake)
         self._not_before: dict[object, float] = {}
 
     def reconcile(self) -> None:
