@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import httpx
@@ -51,6 +52,7 @@ def test_from_sign_in_to_desktop(service: RunningService, page: Page, movies: Pa
     watch_movies_arrive(page)
     check_against_truth(page, movies, tmp_path)
     desktop_shows_green_boxes(page)
+    what_is_launched_there_appears_on_the_page(page)
     # but for the form that was refused on purpose
     assert all("422" in trouble for trouble in page.troubles)
 
@@ -140,8 +142,39 @@ def desktop_shows_green_boxes(page: Page) -> None:
     canvas = page.locator("canvas").first
     expect(canvas).to_be_visible(timeout=30_000)
     page.wait_for_function(GREEN_PIXELS, timeout=60_000)
-    page.get_by_role("button", name="Stop").click()
 
+
+def what_is_launched_there_appears_on_the_page(page: Page) -> None:
+    """Duplicate the import box and execute it as a person would, with mouse and keyboard."""
+    project = re.search(r"projects/([\w-]+)", page.url)[1]
+    page.mouse.click(295, 290)  # the first box below the root
+    page.wait_for_timeout(1000)
+    page.keyboard.press("Control+d")
+    page.wait_for_function(RED_BUTTON, timeout=30_000)
+    page.mouse.click(1200, 807)  # Execute
+    page.wait_for_timeout(3000)  # the dialog for memory and time limit of the queue
+    page.keyboard.press("Enter")
+
+    def copies() -> list[dict]:
+        answer = page.request.get(f"/api/v1/projects/{project}/protocols").json()
+        return [p for p in answer["protocols"] if "copy" in p["label"] and p["status"] == "finished"]
+
+    deadline = time.monotonic() + 60
+    while not (found := copies()) and time.monotonic() < deadline:
+        page.wait_for_timeout(500)
+    assert found, "the protocol launched in the desktop did not finish"
+    assert int(found[0]["job_id"]) > 0  # it went through the batch system
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop the desktop").click()
+    expect(page.locator("canvas")).to_be_hidden(timeout=30_000)
+
+
+# the Execute button of a maximised form
+RED_BUTTON = """() => {
+  const canvas = document.querySelector("canvas");
+  const [red, green, blue] = canvas.getContext("2d").getImageData(1160, 760, 1, 1).data;
+  return red > 150 && green < 60 && blue < 60;
+}"""
 
 # Scipion paints a finished box in this green
 GREEN_PIXELS = """() => {
