@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tusclient.client import TusClient
+
 from upload_site import Site
 
 BODY = "application/offset+octet-stream"

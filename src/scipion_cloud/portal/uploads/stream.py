@@ -12,7 +12,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from starlette.types import Receive
 
 # Bytes handed to the disk at once; two batches of each upload are in memory. Measured: smaller ones cost more
-# changes of thread, ones of megabytes make the kernel look for large pieces of memory, which doubles the time.
+# changes of thread; ones of megabytes make the kernel look for large pieces of memory, twice the time.
 BATCH = 256 * 2**10
 FLUSH_S = 1.0  # a slow sender's bytes wait no longer than this for the disk
 IDLE_S = 60.0  # a sender that is silent for so long is given up
