@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from scipion_cloud.errors import InvalidInput, ScipionCloudError
+from scipion_cloud.errors import InvalidInput, ScipionCloudError, SetupError
 from scipion_cloud.model import DesktopState, Role, RunState
 from scipion_cloud.portal import services
 from scipion_cloud.portal.rights import project_for
@@ -66,13 +66,16 @@ def show(request: HttpRequest, project_id: uuid.UUID) -> HttpResponse:
     user = cast(User, request.user)
     project = project_for(user, project_id)
     context = _status(project) | {
-        "tools": tools(),
         "members": project.membership_set.select_related("user").order_by("user__email"),
         "desktop_live": project.desktops.filter(state__in=_LIVE_DESKTOPS).exists(),
         "may_edit": project.allows(user, Role.EDITOR),
         "may_manage": project.allows(user, Role.MANAGER),
         "uploads": progress(project),
     }
+    try:
+        context["tools"] = tools()
+    except SetupError as e:  # the data and the members can still be seen
+        context["setup_error"] = str(e)
     return render(request, "projects/show.html", context)
 
 
