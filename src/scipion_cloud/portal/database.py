@@ -34,6 +34,6 @@ def database_settings(url: str, home: Path) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname or query.get("host", [""])[0],
         "PORT": parts.port or query.get("port", [""])[0],
-        "CONN_MAX_AGE": 60,
-        "CONN_HEALTH_CHECKS": True,
+        # the portal's threads come and go: connections kept by each would soon be all that the server has
+        "CONN_MAX_AGE": 0,
     }
