@@ -5,6 +5,7 @@ from ninja.operation import Operation
 
 from scipion_cloud.portal.api import account, data, desktops, projects, runs, tools
 from scipion_cloud.portal.api.auth import Session, Token
+from scipion_cloud.portal.api.parser import TextParser
 from scipion_cloud.portal.api.problems import handle_problems
 
 
@@ -22,6 +23,7 @@ api = Api(
     urls_namespace="api",
     description="Cryo-EM processing with Scipion as a service.",
     auth=[Token(), Session()],
+    parser=TextParser(),
     docs_url=None,  # the usual viewers come from a CDN
 )
 handle_problems(api)

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI, Schema
-from ninja.errors import AuthenticationError, ValidationError
+from ninja.errors import AuthenticationError, HttpError, ValidationError
 from pydantic import Field
 
 from scipion_cloud.errors import Conflict, InvalidInput, NotFound, ScipionCloudError
@@ -49,6 +49,12 @@ def handle_problems(api: NinjaAPI) -> None:
         response = answer(request, 401, "Sign in first: the token is missing, wrong or has expired.")
         response["WWW-Authenticate"] = "Bearer"
         return response
+
+    @api.exception_handler(HttpError)
+    def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
+        if isinstance(error.__cause__, InvalidInput):  # from our parser, whose words the caller hides
+            return ours(request, error.__cause__)
+        return answer(request, error.status_code, str(error))
 
     @api.exception_handler(ValidationError)
     def malformed(request: HttpRequest, error: ValidationError) -> HttpResponse:

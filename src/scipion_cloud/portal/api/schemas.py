@@ -5,13 +5,25 @@ from datetime import datetime
 from typing import Self
 
 from ninja import Schema
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from scipion_cloud.model import DesktopState, Role
 from scipion_cloud.records import models
 
 
-class Login(Schema):
+class Incoming(Schema):
+    """What somebody sends to be stored or looked up. PostgreSQL's texts cannot hold the character NUL."""
+
+    @field_validator("*")
+    @classmethod
+    def without_nul(cls, value: object) -> object:
+        """Refuse what could not be stored."""
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("It must not hold the character NUL.")
+        return value
+
+
+class Login(Incoming):
     """Either an e-mail address and its password, or the secret of a one-time sign-in link."""
 
     email: str = ""
@@ -79,7 +91,7 @@ class Project(Schema):
         )
 
 
-class NewMember(Schema):
+class NewMember(Incoming):
     """Somebody to be let in, or given another role."""
 
     email: str

@@ -43,7 +43,9 @@ def add_member(user: User, project: Project, email: str, role: Role) -> Membersh
     manager.
     """
     need(user, project, Role.MANAGER)
-    person = User.objects.filter(email__iexact=email.strip(), is_active=True).first()
+    email = email.strip()
+    known = User.objects.filter(email__iexact=email, is_active=True)
+    person = known.first() if email.isprintable() else None  # no address, and PostgreSQL refuses NUL
     if person is None:
         text = "Nobody here has this address; an administrator can invite them first."
         raise InvalidInput(errors={"email": text})

@@ -52,7 +52,7 @@ def start_run(
             user=user,
             tool=tool_id,
             parameters=parameters,
-            label=" ".join(label.split())[:longest] or f"{chosen.title} {project.runs.count() + 1}",
+            label=_printable(label)[:longest] or f"{chosen.title} {project.runs.count() + 1}",
         )
         rows = zip(names, stems(names), strict=True)
         Movie.objects.bulk_create(
@@ -157,6 +157,11 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _printable(text: str) -> str:
+    """One line of readable characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def stems(names: Iterable[str]) -> list[str]:

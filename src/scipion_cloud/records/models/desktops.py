@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from scipion_cloud.config import get_config
 from scipion_cloud.model import DesktopState
+from scipion_cloud.records.fields import LogText
 from scipion_cloud.records.models.people import User
 from scipion_cloud.records.models.projects import Project
 from scipion_cloud.records.secrets import digest, new_secret
@@ -26,7 +27,7 @@ class Desktop(models.Model):
     )
     stop_requested = models.BooleanField(default=False)
     job_id = models.BigIntegerField(null=True)
-    message = models.TextField(blank=True)
+    message = LogText(blank=True)
     created = models.DateTimeField(auto_now_add=True)
     ready = models.DateTimeField(null=True)
     deadline = models.DateTimeField()

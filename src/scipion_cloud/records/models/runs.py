@@ -7,6 +7,7 @@ from django.db import models
 
 from scipion_cloud.config import get_config
 from scipion_cloud.model import MovieState, RunState
+from scipion_cloud.records.fields import LogJson, LogText
 from scipion_cloud.records.models.people import User
 from scipion_cloud.records.models.projects import Project
 
@@ -25,8 +26,8 @@ class Run(models.Model):
     )
     cancel_requested = models.BooleanField(default=False)
     job_id = models.BigIntegerField(null=True)
-    steps = models.JSONField(default=dict)  # step name -> protocol_id, status, run_dir, error
-    message = models.TextField(blank=True)  # why it failed, in the user's words
+    steps = LogJson(default=dict)  # step name -> protocol_id, status, run_dir, error
+    message = LogText(blank=True)  # why it failed, in the user's words
     created = models.DateTimeField(auto_now_add=True)
     started = models.DateTimeField(null=True)
     ended = models.DateTimeField(null=True)
@@ -64,7 +65,7 @@ class Movie(models.Model):
     accepted = models.BooleanField(
         default=True
     )  # a person's choice; rejected ones are left out of the STAR file
-    message = models.TextField(blank=True)
+    message = LogText(blank=True)
 
     class Meta:
         ordering = ["index"]
