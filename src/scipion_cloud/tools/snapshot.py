@@ -8,6 +8,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from urllib.parse import quote
 
 _DATABASE = "project.sqlite"
 _TIMEOUT = 2.0  # s to wait for a writer's transaction
+# Whoever has the desktop can put any database there. These bounds are far beyond those of a real project.
+_LONGEST = 5.0  # s that reading may take
+_MOST_ROWS = 1_000_000
+_MOST_TEXT = 1 << 20  # bytes of one value
+_MOST_COPIED = 1 << 30  # bytes of a database with a dead writer's journal
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ATTRIBUTE = re.compile(r"(\d+)\.([A-Za-z_]\w*)")
 
@@ -138,7 +144,7 @@ def _rows(file: Path, project: Path, only: int | None = None) -> list[_Row]:
         query += " WHERE id = ? OR name LIKE ?"
         values = (only, f"{only}.%")
     with _connection(file) as db:
-        found = db.execute(query, values).fetchall()
+        found = db.execute(f"{query} LIMIT {_MOST_ROWS}", values).fetchall()
     return [_Row(r[0], r[1], *(str(v) if v is not None else "" for v in r[2:])) for r in found]
 
 
@@ -155,7 +161,7 @@ def _connection(file: Path) -> Iterator[sqlite3.Connection]:
             return
     except sqlite3.OperationalError:
         journal = file.with_name(file.name + "-journal")
-        if not journal.is_file() or journal.is_symlink():
+        if not journal.is_file() or journal.is_symlink() or file.stat().st_size > _MOST_COPIED:
             raise
     with tempfile.TemporaryDirectory(prefix="scipion-cloud-") as folder:
         copy = Path(folder) / file.name
@@ -168,6 +174,9 @@ def _connection(file: Path) -> Iterator[sqlite3.Connection]:
 def _open(file: Path, mode: str) -> sqlite3.Connection:
     db = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode={mode}", uri=True, timeout=_TIMEOUT)
     db.text_factory = lambda raw: raw.decode(errors="replace")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_TEXT)
+    end = time.monotonic() + _LONGEST
+    db.set_progress_handler(lambda: time.monotonic() > end, 100_000)
     return db
 
 

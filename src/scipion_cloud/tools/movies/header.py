@@ -6,6 +6,10 @@ LARGEST = 65_536
 """Most columns or rows (px) that a header is believed."""
 MOST_FRAMES = 20_000
 """Most frames that a header is believed."""
+MOST_PIXELS = 2**28
+"""Most pixels of a frame that a header is believed: a small compressed file can announce any size."""
+MOST_MOVIE_PIXELS = 2**35
+"""Most pixels of all frames together."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from scipion_cloud.errors import InvalidInput
 from scipion_cloud.tools.movies import mrc, tiff
 from scipion_cloud.tools.movies.files import looks_like_text, open_plain
-from scipion_cloud.tools.movies.header import Header
+from scipion_cloud.tools.movies.header import MOST_MOVIE_PIXELS, MOST_PIXELS, Header
 
 PIXEL_SIZES = (0.05, 50.0)
 """Pixel sizes (A) that a cryo-EM movie can have."""
@@ -85,6 +85,12 @@ def check_pixel_size(value: float) -> float:
 
 
 def _checked(path: Path, header: Header) -> MovieInfo:
+    pixels = header.nx * header.ny
+    if pixels > MOST_PIXELS or pixels * header.frames > MOST_MOVIE_PIXELS:
+        raise InvalidInput(
+            f"{path.name} announces {header.frames} frames of {header.nx} x {header.ny} pixels, more than "
+            "any camera records: the file is damaged. Upload it again."
+        )
     info = MovieInfo(
         path,
         header.format,

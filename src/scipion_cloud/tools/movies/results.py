@@ -1,7 +1,6 @@
 """What an alignment by RELION found, read from the files in the `extra` folder of a Scipion run."""
 
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from scipion_cloud.errors import InvalidInput
 from scipion_cloud.tools.movies import mrc
+from scipion_cloud.tools.movies.files import open_plain
 from scipion_cloud.tools.movies.star import Block, read_blocks
 
 Doubles = NDArray[np.float64]
@@ -85,9 +85,12 @@ def scan_results(run_dir: Path, known: Iterable[MovieOutputs] = ()) -> list[Movi
     """Movies of a run whose results are complete now, by stem.
 
     A file that is still being moved into place is not complete. Pass the answer of the last call as `known`:
-    what is in it is only looked for by name, so that a call for 3,000 movies takes milliseconds.
+    what is in it is only looked for by name, so that a call for 3,000 movies takes milliseconds. Links that
+    lead out of the folder are not followed, and nothing but plain files is opened.
     """
     extra = run_dir / "extra"
+    if extra.is_symlink():
+        return []
     try:
         with os.scandir(extra) as entries:
             names = {entry.name for entry in entries}
@@ -178,28 +181,26 @@ def _root(stem: str) -> str:
 def _is_whole(image: Path) -> bool:
     """True if an MRC file has all the bytes that its header announces."""
     try:
-        with image.open("rb") as stream:
-            expected = mrc.image_bytes(stream.read(mrc.HEADER_BYTES))
-            return expected is not None and os.fstat(stream.fileno()).st_size >= expected
-    except OSError:
+        with open_plain(image, image.parent) as file:
+            expected = mrc.image_bytes(file.read(0, mrc.HEADER_BYTES))
+            return expected is not None and file.size >= expected
+    except InvalidInput:
         return False
 
 
 def _has_content(path: Path) -> bool:
     try:
-        status = path.stat()
-    except OSError:
+        with open_plain(path, path.parent):
+            return True
+    except InvalidInput:
         return False
-    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def _read(path: Path) -> Mapping[str, Block]:
-    try:
-        if path.stat().st_size > _MOST_STAR_BYTES:
+    with open_plain(path, path.parent) as file:
+        if file.size > _MOST_STAR_BYTES:
             raise InvalidInput(f"{path.name} is too large to be RELION's. Align the movie again.")
-        return read_blocks(path.read_text(errors="replace"))
-    except OSError as e:
-        raise InvalidInput(f"{path.name} cannot be read: {e.strerror}. Align the movie again.") from e
+        return read_blocks(file.read(0, file.size).decode(errors="replace"))
 
 
 def _number(block: Block, label: str, default: float | None = None) -> float:
