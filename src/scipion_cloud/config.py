@@ -24,11 +24,14 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     home: Path = Field(
-        default_factory=_data_dir, description="Folder that holds the database, projects and jobs."
+        default_factory=_data_dir,
+        description="Folder of the database, projects and jobs; ~/.local/share/scipion-cloud if unset. "
+        "A variable only: config.toml lies in it.",
     )
     software: Path = Field(
         default_factory=lambda: _data_dir() / "software",
-        description="Folder of the Scipion environment; several homes can share one.",
+        description="Folder of the Scipion environment; several homes can share one. "
+        "~/.local/share/scipion-cloud/software if unset.",
     )
     host: str = Field("127.0.0.1", description="Address that the portal listens on.")
     port: int = Field(8080, ge=1, le=65535, description="Port that the portal listens on.")
@@ -93,6 +96,10 @@ def read_config() -> Config:
             values = tomllib.loads(file.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise ConfigError(f"{file} is not valid TOML: {e}. Correct it or move it away.") from e
+    if "home" in values:
+        raise ConfigError(
+            f"{file} cannot say where it lies itself: take 'home' out, and set {ENV_PREFIX}HOME instead."
+        )
     try:
         return Config(**{"home": home, **values, **from_env})
     except ValidationError as e:

@@ -54,7 +54,13 @@ def test_an_error_of_ours_is_one_message_without_traceback(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("port = [", "not valid TOML"), ("port = 0", "port"), ("cpus = 'many'", "cpus"), ("host = 3", "host")],
+    [
+        ("port = [", "not valid TOML"),
+        ("port = 0", "port"),
+        ("cpus = 'many'", "cpus"),
+        ("host = 3", "host"),
+        ("home = '/elsewhere'", "SCIPION_CLOUD_HOME"),
+    ],
 )
 def test_what_is_wrong_in_the_configuration_is_named(home: Path, content: str, said: str) -> None:
     (home / "config.toml").write_text(content)

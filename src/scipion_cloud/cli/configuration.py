@@ -25,7 +25,8 @@ def show(as_json: bool) -> None:
     click.echo(f"# {values['home']}/config.toml; a variable {ENV_PREFIX}NAME goes before it")
     for name, value in values.items():
         click.echo(f"\n# {Config.model_fields[name].description}")
-        click.echo(f"# {name} = " if value is None else f"{name} = {json.dumps(value)}")
+        line = f"{name} = {'' if value is None else json.dumps(value)}"
+        click.echo(f"# {line}" if value is None or name == "home" else line)
 
 
 @config.command()
