@@ -13,8 +13,8 @@ _HEAD = f"""# Configuration
 <!-- Made by docs/configuration.py from src/scipion_cloud/config.py: change it there. -->
 
 A key is read from `config.toml` in the home folder, or from a variable `{ENV_PREFIX}` and its name in
-capitals, which goes before the file. Unknown keys are refused. `scipion-cloud config show` prints what is in force, and
-`scipion-cloud config schema` prints this table for programs, as JSON schema.
+capitals, which goes before the file. Unknown keys are refused. `scipion-cloud config show` prints what is in
+force, and `scipion-cloud config schema` prints this table for programs, as JSON schema.
 
 | key | type | default | meaning |
 | --- | --- | --- | --- |
