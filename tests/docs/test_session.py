@@ -80,9 +80,8 @@ def proxy(folder: Path, port: int, upstream: str) -> Iterator[None]:
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 break
             except OSError:
-                assert nginx.poll() is None and time.monotonic() < deadline, (
-                    folder / "error.log"
-                ).read_text()
+                assert nginx.poll() is None, (folder / "error.log").read_text()
+                assert time.monotonic() < deadline, "nginx does not listen"
                 time.sleep(0.05)
         yield
     finally:
