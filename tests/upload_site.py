@@ -128,6 +128,7 @@ def _prepare() -> dict[str, object]:
         session.save()
         sessions[name] = session.session_key
     project = Project.objects.create(name="Ribosomes", owner=people["owner"])
+    project.data.mkdir(parents=True)
     Membership.objects.create(project=project, user=people["viewer"], role="viewer")
     return {"project": str(project.pk), "data": str(project.data), "tokens": tokens, "sessions": sessions}
 

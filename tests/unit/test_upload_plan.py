@@ -26,7 +26,9 @@ def owner() -> User:
 
 @pytest.fixture
 def project(home: Path, owner: User) -> Project:
-    return Project.objects.create(name="Ribosomes", owner=owner)
+    project = Project.objects.create(name="Ribosomes", owner=owner)
+    project.path.mkdir(parents=True)
+    return project
 
 
 def put(project: Project, path: str, content: bytes) -> None:

@@ -35,6 +35,7 @@ def up(demo: bool, host: str | None, port: int | None, no_setup: bool, link: boo
     with home.locked(config), _on_signal(_interrupt, progress):
         for step in [*([] if no_setup else machine_steps(config)), *home_steps(config)]:
             progress.run(step)
+        os.umask(0o077)  # what is made from now on is nobody else's business: database, logs, projects
         with progress.doing("Database and pages") as report:
             prepare_database(config, report)
         _serve(Service(config, progress.say), progress, demo=demo, link=link)

@@ -15,11 +15,13 @@ from starlette.staticfiles import StaticFiles  # noqa: E402
 from starlette.types import ASGIApp  # noqa: E402
 
 from scipion_cloud.portal.desktops.relay import routes as desktop_routes  # noqa: E402
+from scipion_cloud.portal.gate import BoundedBody, SecurityHeaders  # noqa: E402
 from scipion_cloud.portal.uploads.tus import routes as upload_routes  # noqa: E402
 
 _static = Mount(
     settings.STATIC_URL.rstrip("/"), app=StaticFiles(directory=settings.STATIC_ROOT, check_dir=False)
 )
-application = Starlette(
-    routes=[*upload_routes, *desktop_routes, _static, Mount("/", app=cast(ASGIApp, _django))]
+_pages = BoundedBody(cast(ASGIApp, _django), settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+application = SecurityHeaders(
+    Starlette(routes=[*upload_routes, *desktop_routes, _static, Mount("/", app=_pages)])
 )

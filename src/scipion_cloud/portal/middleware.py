@@ -1,40 +1,19 @@
-"""What holds for every page: the content security policy, and our own errors as readable answers."""
+"""Our own errors, and those of a full disk or a busy database, as readable answers."""
 
+import logging
 from collections.abc import Callable
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.template.loader import render_to_string
 
 from scipion_cloud.errors import Conflict, InvalidInput, NotFound, QueueFull, ScipionCloudError
+from scipion_cloud.portal.troubles import trouble_of
 
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data: blob:",
-        "font-src 'self'",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-)
+log = logging.getLogger(__name__)
 
 _STATUS = {Conflict: 409, InvalidInput: 422, QueueFull: 503}
 
 View = Callable[[HttpRequest], HttpResponse]
-
-
-def content_security_policy(get_response: View) -> View:
-    """Scripts, styles, pictures and connections come from this server only, none of them inline."""
-
-    def middleware(request: HttpRequest) -> HttpResponse:
-        response = get_response(request)
-        response.headers.setdefault("Content-Security-Policy", _POLICY)
-        return response
-
-    return middleware
 
 
 class known_errors:  # noqa: N801 - Django names middleware by its path
@@ -50,9 +29,16 @@ class known_errors:  # noqa: N801 - Django names middleware by its path
         """Django calls this for what a view raised."""
         if isinstance(error, NotFound):
             raise Http404(str(error)) from error
-        if not isinstance(error, ScipionCloudError):
+        if isinstance(error, ScipionCloudError):
+            status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+            message = str(error)
+        elif trouble := trouble_of(error):
+            status, message = trouble
+            log.error("%s: %s", request.path, error)
+        else:
             return None
-        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
         if request.headers.get("Accept", "").startswith("application/json"):
-            return JsonResponse({"detail": str(error)}, status=status)
-        return render(request, "error.html", {"message": str(error)}, status=status)
+            return JsonResponse({"detail": message}, status=status)
+        # no request: what surrounds the message would ask the database for the user
+        page = render_to_string("error.html", {"message": message}, None if status in (503, 507) else request)
+        return HttpResponse(page, status=status)

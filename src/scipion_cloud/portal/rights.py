@@ -1,13 +1,13 @@
 """Who is asking, and what they may see. Other people's projects do not exist for a stranger."""
 
 import uuid
-from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.core.exceptions import PermissionDenied
+from django.db import close_old_connections
 from django.utils.crypto import constant_time_compare
 from starlette.requests import HTTPConnection
 
@@ -29,17 +29,20 @@ def project_for(user: User, project_id: uuid.UUID, role: Role = Role.VIEWER) -> 
     return project
 
 
+def bearer_of(connection: HTTPConnection) -> str:
+    """The API token that a connection carries; empty without one."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
 @sync_to_async
 def user_of(connection: HTTPConnection) -> User | None:
     """The person behind a connection that Django's middleware does not see, by token or session cookie."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return ApiToken.user_of(token.strip())
-    try:
-        cookie = SimpleCookie(connection.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
-    except CookieError:
-        return None
-    return _user_of_session(cookie.value) if cookie else None
+    close_old_connections()  # a database that was restarted would else refuse us for ever
+    if token := bearer_of(connection):
+        return ApiToken.user_of(token)
+    cookie = connection.cookies.get(settings.SESSION_COOKIE_NAME)
+    return _user_of_session(cookie) if cookie else None
 
 
 def _user_of_session(key: str) -> User | None:

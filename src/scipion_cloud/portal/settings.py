@@ -2,10 +2,13 @@
 
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from scipion_cloud.config import get_config
+from scipion_cloud.errors import ConfigError
 from scipion_cloud.portal.database import database_settings
 
 _config = get_config()
@@ -21,16 +24,14 @@ def _secret_key() -> str:
         return file.read_text()
     except FileNotFoundError:
         _config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = file.with_name(f"secret-key.{os.getpid()}")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(secrets.token_urlsafe(64))
-        try:
-            os.link(fresh, file)  # the first of two processes wins; both then read the same key
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
+        with tempfile.NamedTemporaryFile("w", dir=_config.home, prefix="secret-key.") as fresh:  # mode 0600
+            fresh.write(secrets.token_urlsafe(64))
+            fresh.flush()
+            with suppress(FileExistsError):  # the first of two processes wins; both then read the same key
+                os.link(fresh.name, file)
         return file.read_text()
+    except OSError as e:
+        raise ConfigError(f"{file} cannot be read ({e.strerror}). Give it back to the service's user.") from e
 
 
 SECRET_KEY = _secret_key()
@@ -57,7 +58,6 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "scipion_cloud.portal.middleware.content_security_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -142,7 +142,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"secrets": {"()": "scipion_cloud.portal.logs.WithoutSecrets"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["secrets"]}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {"httpx": {"level": "WARNING"}},
 }

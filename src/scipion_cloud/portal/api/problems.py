@@ -1,14 +1,19 @@
 """Errors as answers: always JSON with `detail`, and `errors` by field where the fields are known."""
 
+import logging
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from pydantic import Field
 
 from scipion_cloud.errors import Conflict, InvalidInput, NotFound, ScipionCloudError
+from scipion_cloud.portal.troubles import trouble_of
+
+log = logging.getLogger(__name__)
 
 
 class Problem(Schema):
@@ -35,6 +40,15 @@ def handle_problems(api: NinjaAPI) -> None:
     def ours(request: HttpRequest, error: ScipionCloudError) -> HttpResponse:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 503)
         return answer(request, status, str(error), getattr(error, "errors", None))
+
+    @api.exception_handler(DatabaseError)
+    @api.exception_handler(OSError)
+    def machine(request: HttpRequest, error: Exception) -> HttpResponse:
+        trouble = trouble_of(error)
+        if trouble is None:
+            raise error
+        log.error("%s: %s", request.path, error)
+        return answer(request, *trouble)
 
     @api.exception_handler(PermissionDenied)
     def denied(request: HttpRequest, error: PermissionDenied) -> HttpResponse:

@@ -61,4 +61,4 @@ def remove_member(user: User, project: Project, member_id: int) -> None:
     """End a membership; everybody may leave, a manager may send others away. No such member is no error."""
     if member_id != user.pk:
         need(user, project, Role.MANAGER)
-    Membership.objects.filter(project=project, user_id=member_id).delete()
+    Membership.objects.filter(project=project, user__in=User.objects.filter(pk=member_id)).delete()

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from scipion_cloud.errors import NotFound, ScipionCloudError
 from scipion_cloud.model import Role
-from scipion_cloud.portal.rights import project_for, user_of
+from scipion_cloud.portal.rights import bearer_of, project_for, user_of
 from scipion_cloud.records.models import Project, User
 
 
@@ -31,7 +31,7 @@ class Access:
 
 async def access(request: Request) -> Access:
     """Who is asking, for which project. Raises NotFound for strangers, Forbidden for others."""
-    if request.method != "HEAD" and "authorization" not in request.headers and not _from_our_pages(request):
+    if request.method != "HEAD" and not bearer_of(request) and not _from_our_pages(request):
         raise Forbidden("This request came from another site's page; open the project here and try again.")
     user = await user_of(request)
     if user is None:

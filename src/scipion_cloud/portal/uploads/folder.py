@@ -60,9 +60,17 @@ class DataFolder:
         projects.mkdir(parents=True, exist_ok=True)
         top = os.open(projects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._fd = _enter(top, [project.folder, "data"], create=True)
+            whole = _enter(top, [project.folder])
+        except FileNotFoundError as e:  # it is not made again: the project may have been deleted meanwhile
+            raise NotFound(
+                "The folder of this project is not on the server's disk any more; tell your operator."
+            ) from e
         finally:
             os.close(top)
+        try:
+            self._fd = _enter(whole, ["data"], create=True)
+        finally:
+            os.close(whole)
 
     def __enter__(self) -> Self:
         return self
@@ -181,6 +189,8 @@ class DataFolder:
 
     def delete(self, path: str) -> None:
         """Delete a file, or a link itself. Raises NotFound, or Conflict if it is a folder."""
+        if "\0" in path:
+            raise NotFound(f"“{show(path)}” cannot be the name of a file.")
         *folders, name = path.split("/")
         try:
             parent = _enter(self._fd, folders)
@@ -192,6 +202,8 @@ class DataFolder:
             raise NotFound(f"“{show(path)}” is not there any more.") from e
         except IsADirectoryError as e:
             raise Conflict(f"“{show(path)}” is a folder; only files are deleted here.") from e
+        except OSError as e:
+            raise Conflict(f"“{show(path[:200])}” cannot be deleted: {e.strerror}.") from e
 
     def scan(self) -> Scan:
         """Everything in the folder, except parts."""

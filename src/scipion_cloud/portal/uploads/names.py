@@ -47,7 +47,11 @@ def decode_name(raw: bytes) -> str:
 
 def show(path: str) -> str:
     """`path` as it can be printed whatever bytes it holds; one line."""
-    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    try:
+        raw = path.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a character that stands for no byte either
+        raw = path.encode(errors="backslashreplace")
+    text = raw.decode(errors="backslashreplace")
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNSEEN else c for c in text
     )
@@ -55,7 +59,7 @@ def show(path: str) -> str:
 
 def human(size: int) -> str:
     """Bytes in decimal units, as disks are sold: 1.5 GB."""
-    value = float(size)
+    value = float(min(size, 10**18))  # an announcement can hold any number
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"

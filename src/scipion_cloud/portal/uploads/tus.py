@@ -12,12 +12,14 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 
+from django.db import DatabaseError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from scipion_cloud.config import get_config
 from scipion_cloud.errors import Conflict, InvalidInput, NotFound
+from scipion_cloud.portal.troubles import trouble_of
 from scipion_cloud.portal.uploads import landing
 from scipion_cloud.portal.uploads.access import Access, Forbidden, access
 from scipion_cloud.portal.uploads.folder import NoSpace
@@ -59,7 +61,9 @@ async def one_file(request: Request) -> Response:
 async def _answer(request: Request, handlers: dict[str, Handler]) -> Response:
     if request.method == "OPTIONS":
         return _response(204, **_abilities())
-    method = request.headers.get("x-http-method-override", request.method).upper()
+    method = request.method
+    if method == "POST":  # for senders to which nothing else is open
+        method = request.headers.get("x-http-method-override", method).upper()
     if request.headers.get("tus-resumable") != VERSION:
         return _response(412, f"This server speaks tus {VERSION}; send Tus-Resumable.", **_abilities())
     try:
@@ -80,6 +84,12 @@ async def _answer(request: Request, handlers: dict[str, Handler]) -> Response:
         status, message = 400, str(e)
     except NoSpace as e:
         status, message = 507, str(e)
+    except (DatabaseError, OSError) as e:
+        trouble = trouble_of(e)
+        if trouble is None:
+            raise
+        log.error("%s: %s", request.url.path, e)
+        status, message = trouble
     response = _response(status, message)
     if _unread(request) > _DRAIN:
         response.headers["Connection"] = "close"
@@ -140,6 +150,7 @@ async def _take(request: Request, upload: Upload, offset: int) -> int:
         ended = await _stream(request, writing, checksum)
         arrived = writing.arrived()
         if arrived == upload.size and ended in (Ended.WHOLE, Ended.GONE):
+            await access(request)  # the sender may have lost the right to it meanwhile
             await writing.finish()
     finally:
         writing.close()

@@ -7,6 +7,8 @@ from django.contrib import messages
 from django.contrib.auth import login, update_session_auth_hash
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.forms import PasswordChangeForm, SetPasswordForm
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -43,7 +45,7 @@ def show(request: HttpRequest) -> HttpResponse:
             messages.success(request, "Your password has been set.")
             return redirect("account")
     elif request.method == "POST":
-        error = _rename(user, request.POST.get("full_name", ""), request.POST.get("email", ""))
+        error = _rename(user, request.POST.get("full_name", ""), request.POST.get("email", user.email))
         if error:
             messages.error(request, error)
         else:
@@ -55,9 +57,18 @@ def show(request: HttpRequest) -> HttpResponse:
 
 
 def _rename(user: User, full_name: str, email: str) -> str:
-    """Store a name and an address; returns what is wrong with them, or nothing."""
-    user.full_name, user.email = full_name.strip()[:200], email.strip().lower()
-    if "@" not in user.email or len(user.email) > 254:
+    """Store a name and an address; returns what is wrong with them, or nothing.
+
+    Only administrators change their address: nobody checks that it is theirs, and people are let into
+    projects by it.
+    """
+    email = email.strip().lower()
+    if email != user.email.lower() and not user.is_staff:
+        return "Others know you by your address; ask an administrator to invite the new one."
+    user.full_name, user.email = "".join(filter(str.isprintable, full_name)).strip()[:200], email
+    try:
+        validate_email(email)
+    except ValidationError:
         return "That is not an e-mail address."
     if User.objects.exclude(pk=user.pk).filter(email__iexact=user.email).exists():
         return "Another account has this e-mail address."
@@ -66,11 +77,12 @@ def _rename(user: User, full_name: str, email: str) -> str:
 
 
 @login_required
+@never_cache
 @require_POST
 def create_token(request: HttpRequest) -> HttpResponse:
     """Make an API token and show it this once."""
     user = cast(User, request.user)
-    secret = ApiToken.issue(user, request.POST.get("name", "").strip()[:100] or "token")
+    secret = ApiToken.issue(user, request.POST.get("name", "").replace("\0", "").strip()[:100] or "token")
     return render(request, "account/token.html", {"secret": secret})
 
 

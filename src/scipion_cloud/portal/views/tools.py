@@ -113,7 +113,8 @@ def _shown(field: Field, value: object) -> object:
 
 
 def _gains(project: Project) -> tuple[tuple[str, str], ...]:
-    return tuple((file.path, file.name) for file in list_data(project) if file.kind is Kind.GAIN)
+    gains = (file for file in list_data(project) if file.kind is Kind.GAIN)
+    return tuple((file.path, file.name) for file in gains if file.path.isprintable())  # no stray bytes
 
 
 def _facts(project: Project) -> MovieInfo | None:

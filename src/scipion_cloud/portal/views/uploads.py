@@ -101,7 +101,7 @@ def _announced(body: bytes) -> list[tuple[str, int]]:
     try:
         files = json.loads(body)["files"]
         pairs = [(file["path"], file["size"]) for file in files]
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise InvalidInput('Send {"files": [{"path": ..., "size": ...}, ...]} as JSON.') from e
     if any(not isinstance(path, str) or type(size) is not int for path, size in pairs):
         raise InvalidInput("Each file needs a path (text) and a size (a whole number of bytes).")

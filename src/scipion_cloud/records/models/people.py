@@ -1,10 +1,11 @@
 """People and the ways in which they prove who they are."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import ClassVar, Self
 
 from django.contrib.auth.models import AbstractUser, UserManager
-from django.db import models, transaction
+from django.db import DatabaseError, models, transaction
 from django.utils import timezone
 
 from scipion_cloud.records.secrets import digest, new_secret
@@ -87,5 +88,6 @@ class ApiToken(models.Model):
         if token is None:
             return None
         if token.last_used is None or now - token.last_used > timedelta(minutes=1):
-            cls.objects.filter(pk=token.pk).update(last_used=now)
+            with suppress(DatabaseError):  # a full disk or a busy database keeps nobody from reading
+                cls.objects.filter(pk=token.pk).update(last_used=now)
         return token.user
