@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ from scipion_cloud.errors import BridgeError, SetupError
 from scipion_cloud.tools.environment import scipion_environ
 
 DEFAULT_TIMEOUT = 120.0  # s; a call takes 2-3 s on a quiet machine
+_FULL = re.compile(r"No space left on device|disk is full|Errno (?:28|122)\b")
 _TAIL = 2000  # characters of a failed worker's output that go into the error
 
 
@@ -75,6 +77,9 @@ def _result(op: str, reply: bytes, errors: str) -> dict[str, Any]:
     except ValueError:
         raise BridgeError(f"Scipion broke off during '{op}':\n{errors[-_TAIL:].strip()}") from None
     if "error" in answer:
-        raise BridgeError(str(answer["error"]))
+        error = str(answer["error"])
+        if _FULL.search(error):
+            error = "The server's disk is full. Ask your operator for space, then try again."
+        raise BridgeError(error)
     result: dict[str, Any] = answer["result"]
     return result
