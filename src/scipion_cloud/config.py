@@ -96,6 +96,10 @@ def read_config() -> Config:
             values = tomllib.loads(file.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise ConfigError(f"{file} is not valid TOML: {e}. Correct it or move it away.") from e
+        except OSError as e:
+            raise ConfigError(
+                f"{file} cannot be read ({e.strerror}). Mend its permissions or move it away."
+            ) from e
     if "home" in values:
         raise ConfigError(
             f"{file} cannot say where it lies itself: take 'home' out, and set {ENV_PREFIX}HOME instead."

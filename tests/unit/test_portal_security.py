@@ -378,14 +378,29 @@ def test_a_member_who_was_sent_away_meanwhile_finishes_nothing(site: Site) -> No
     assert not (site.data / "mine.mrc").exists()
 
 
-def test_a_key_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def prepare(home: Path, **env: str) -> str:
+    """What `up` is told when it prepares this home; that must fail."""
+    command = [sys.executable, "-m", "scipion_cloud.cli.prepare"]
+    environ = os.environ | {"SCIPION_CLOUD_HOME": str(home)} | env
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_home_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "secret-key").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "django", "check"],
-        env=os.environ
-        | {"SCIPION_CLOUD_HOME": str(tmp_path), "DJANGO_SETTINGS_MODULE": "scipion_cloud.portal.settings"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode != 0
-    assert "secret-key cannot be read" in done.stderr
+    assert "secret-key cannot be read" in prepare(tmp_path)
+    (tmp_path / "secret-key").rmdir()
+    (tmp_path / "secret-key").touch()
+    assert "secret-key is empty" in prepare(tmp_path)
+    (tmp_path / "secret-key").unlink()
+    (tmp_path / "db.sqlite3").write_bytes(os.urandom(5000))
+    assert "put a backup in its place" in prepare(tmp_path)
+    assert (tmp_path / "secret-key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_password_in_the_configuration_is_not_repeated(tmp_path: Path) -> None:
+    told = prepare(tmp_path, SCIPION_CLOUD_DATABASE="postgresql://me:hunter2@127.0.0.1:1/db")
+    assert "cannot be used" in told
+    assert "hunter2" not in told

@@ -21,7 +21,9 @@ def _secret_key() -> str:
     """The signing key of this home, made on first use and readable by its owner only."""
     file = _config.home / "secret-key"
     try:
-        return file.read_text()
+        if key := file.read_text():
+            return key
+        raise ConfigError(f"{file} is empty. Delete it: a new one is made, and everybody signs in again.")
     except FileNotFoundError:
         _config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile("w", dir=_config.home, prefix="secret-key.") as fresh:  # mode 0600
