@@ -404,3 +404,18 @@ def test_a_password_in_the_configuration_is_not_repeated(tmp_path: Path) -> None
     told = prepare(tmp_path, SCIPION_CLOUD_DATABASE="postgresql://me:hunter2@127.0.0.1:1/db")
     assert "cannot be used" in told
     assert "hunter2" not in told
+
+
+def test_behind_tls_cookies_travel_with_tls_only(tmp_path: Path) -> None:
+    names = "SESSION_COOKIE_SECURE CSRF_COOKIE_SECURE SESSION_COOKIE_HTTPONLY SECURE_HSTS_SECONDS"
+    code = f"from django.conf import settings as s; print(*(bool(getattr(s, n)) for n in {names.split()}))"
+    told = {}
+    for url in ("https://cloud.example.org", "http://cloud.example.org"):
+        environ = os.environ | {
+            "SCIPION_CLOUD_HOME": str(tmp_path),
+            "SCIPION_CLOUD_PUBLIC_URL": url,
+            "DJANGO_SETTINGS_MODULE": "scipion_cloud.portal.settings",
+        }
+        done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+        told[url.partition(":")[0]] = done.stdout.split()
+    assert told == {"https": ["True"] * 4, "http": ["False", "False", "True", "False"]}
