@@ -11,7 +11,6 @@ import starfile
 from scipion_cloud.errors import InvalidInput
 from scipion_cloud.tools.movies.results import MovieOutputs, read_motion, scan_results
 from scipion_cloud.tools.movies.star import MicrographRow, Optics, movies_star, read_blocks
-from scipion_cloud.tools.movies.trajectory import SIDE, patch_arrows, trajectory_points
 
 GENERAL = """
 # version 30001
@@ -92,7 +91,6 @@ def test_nothing_observed_at_all(tmp_path: Path) -> None:
         shifts = shifts.replace(row, f"{row.split()[0]} -9999 -9999")
     motion = read_motion(outputs_of(tmp_path, GENERAL + shifts + model(x3=1)))
     assert (len(motion.x), motion.total, motion.local) == (0, None, None)
-    assert trajectory_points(motion) is None
 
 
 def test_without_a_dose_nobody_knows_what_is_early(tmp_path: Path) -> None:
@@ -203,47 +201,6 @@ def test_three_thousand_movies_are_scanned_in_no_time(tmp_path: Path) -> None:
     assert time.process_time() - began < 0.2
     (extra / "m7_aligned_mic_DW.mrc").unlink()
     assert len(scan_results(tmp_path, known)) == 2999
-
-
-def test_the_trajectory_fits_its_drawing(tmp_path: Path) -> None:
-    drawing = trajectory_points(read_motion(outputs_of(tmp_path, GENERAL + SHIFTS)))
-    assert drawing is not None
-    xs, ys = zip(*drawing.points, strict=True)
-    assert min(xs + ys) >= 0
-    assert max(xs + ys) <= SIDE
-    assert (drawing.start, drawing.end) == (drawing.points[0], drawing.points[-1])
-    assert drawing.end[0] > drawing.start[0]
-    assert drawing.end[1] > drawing.start[1]  # y goes down by 18 A, and down in SVG is larger
-    assert drawing.path.startswith(f"M{xs[0]:g},{ys[0]:g} L")
-    # Ticks tell A: the place of 0 is the start's, and both axes have one scale.
-    x = {tick.label: tick.at for tick in drawing.x_ticks}
-    y = {tick.label: tick.at for tick in drawing.y_ticks}
-    assert (x["0"], y["0"]) == pytest.approx(drawing.start, abs=0.02)
-    assert x["5"] - x["0"] == pytest.approx(y["0"] - y["5"] if "5" in y else y["-5"] - y["0"], abs=0.02)
-    assert 2 <= len(drawing.x_ticks) <= 8
-
-
-def test_a_still_specimen_stays_a_point(tmp_path: Path) -> None:
-    still = SHIFTS
-    for number in ("-3.0", "-6.0", "4.0", "8.0", "9.0"):
-        still = still.replace(number, "0.01")
-    drawing = trajectory_points(read_motion(outputs_of(tmp_path, GENERAL + still)))
-    assert drawing is not None
-    assert np.ptp(np.array(drawing.points), axis=0).max() < 2
-
-
-def test_patch_arrows_point_where_the_patches_went(tmp_path: Path) -> None:
-    motion = read_motion(outputs_of(tmp_path, GENERAL + SHIFTS + model(x3=0.5, y9=1)), grid=(4, 2))
-    arrows, larger = patch_arrows(motion)
-    assert len(arrows) == 8
-    lower_left = arrows[0]
-    assert (lower_left.x1, lower_left.y1) == (12.5, 37.5)  # the field is 4000 x 2000 A: it fills 100 x 50
-    assert lower_left.x2 > lower_left.x1
-    assert lower_left.y2 < lower_left.y1
-    assert lower_left.length == pytest.approx(np.hypot(2 * 0.5 * 3 * 0.375, 2 * 3 * 0.25), abs=0.01)
-    drawn = np.hypot(lower_left.x2 - lower_left.x1, lower_left.y2 - lower_left.y1)
-    assert drawn == pytest.approx(lower_left.length * larger / 40, abs=0.1)
-    assert patch_arrows(read_motion(outputs_of(tmp_path, GENERAL + SHIFTS))) == ((), 1.0)
 
 
 def test_the_star_file_for_download(tmp_path: Path) -> None:
