@@ -75,7 +75,7 @@ def _source(data: Path, name: str) -> Path:
     if not path.resolve().is_relative_to(data.resolve()) or ".." in PurePosixPath(name).parts:
         raise InvalidInput(f"{name!r} is not a file in this project's data folder; choose another one.")
     if not path.is_file():
-        raise InvalidInput(f"{name!r} is not there any more. Upload it again.")
+        raise InvalidInput(f"{name} does not exist any more. Upload it again.")
     return path
 
 
