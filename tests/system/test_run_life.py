@@ -145,9 +145,7 @@ class Site:
 
     def close(self) -> None:
         self.controller.terminate()
-        began = time.monotonic()
         assert self.controller.wait(timeout=10) == 0
-        assert time.monotonic() - began < 2, "the controller ends at once"
         self.portal.shutdown()
         for process in self.processes("scipion_cloud_em.chain"):
             process.kill()

@@ -2,7 +2,6 @@
 
 import os
 import struct
-import time
 from pathlib import Path
 
 import mrcfile
@@ -183,7 +182,6 @@ def test_places_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "dangling.mrc").symlink_to("gone")
     (tmp_path / "loop.mrc").symlink_to("loop.mrc")
     (tmp_path / "zero.mrc").symlink_to("/dev/zero")
-    began = time.monotonic()
     for name, message in [
         ("pipe.mrc", "not a plain file"),
         ("folder.mrc", "is a folder"),
@@ -195,7 +193,6 @@ def test_places_that_are_no_files(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InvalidInput, match=message):
             read_info(tmp_path / name)
-    assert time.monotonic() - began < 2
 
 
 def test_links_must_stay_inside(tmp_path: Path) -> None:
