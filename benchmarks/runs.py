@@ -3,7 +3,7 @@
     python benchmarks/runs.py [--movies 20] [--size 2048] [--frames 24] [--rounds 1]
 
 Both use all cores. Through Scipion Cloud means: from the click (the row of the request) to the moment
-when the page says finished; a real controller beside it stores the numbers and makes the pictures meanwhile.
+when the page says finished; a real controller beside it stores numbers and makes thumbnails meanwhile.
 By hand means one `relion_run_motioncorr` for all movies. Prints the ratio, and where the time went.
 """
 
@@ -131,7 +131,7 @@ def _through_cloud(project: "Project", spec: MovieSpec, cores: int) -> Timing:
     total = time.monotonic() - began
     if run.state != "finished" or run.message or run.started is None or run.ended is None:
         raise RuntimeError(f"The run is {run.state}: {run.message}")
-    while run.movies.filter(pictures=False).exists():
+    while run.movies.filter(details=False).exists():
         time.sleep(0.1)
     waiting = (run.started - run.created).total_seconds()
     return Timing(total, waiting, (run.ended - run.started).total_seconds(), time.monotonic() - began)

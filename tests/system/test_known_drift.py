@@ -169,7 +169,7 @@ def test_pictures_of_a_real_alignment(tmp_path: Path) -> None:
     )
     assert pictures.spectrum_edge == 6.0
     assert all(
-        path.stat().st_size > 1000 for path in (pictures.thumbnail, pictures.after, pictures.spectrum_after)
+        path.stat().st_size > 1000 for path in (pictures.before, pictures.after, pictures.spectrum_after)
     )
 
 

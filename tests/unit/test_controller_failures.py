@@ -1,6 +1,5 @@
 """Each text here is what the program really wrote when the fault was made on purpose (RELION 3.1.3)."""
 
-
 import pytest
 
 from scipion_cloud.controller.failures import explain, explain_movies, last_meaningful_line

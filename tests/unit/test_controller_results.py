@@ -16,7 +16,7 @@ from scipion_cloud.records.models import Movie, Project, Run, User
 
 def picture(number: int = 1, **values: object) -> Picture:
     nothing = {"run_dir": "/nowhere", "source": "/nowhere/a.tif", "gain": "", "folder": "/nowhere/a"}
-    rest = {"pixel_size": 1.0, "gain_rotation": 0, "gain_flip": 0}
+    rest = {"pixel_size": 1.0, "binning": 1.0, "gain_rotation": 0, "gain_flip": 0, "details": False}
     return Picture(**{"movie": number, "stem": "a", **nothing, **rest, **values})  # type: ignore[arg-type]
 
 
@@ -127,7 +127,33 @@ def test_pictures_are_asked_for_two_at_a_time_and_noted_when_they_are_there(
     painter.answer()
     keeper.reconcile()
     assert [p.stem for p in painter.asked] == ["b", "c"]
-    assert list(run.movies.values_list("pictures", flat=True)) == [True, False, False]
+    assert list(run.movies.values_list("thumbnail", flat=True)) == [True, False, False]
+
+
+def test_details_wait_until_nothing_runs_unless_somebody_looks(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "REST", 0.0)
+    monkeypatch.setattr(
+        results, "picture_of", lambda m: picture(m.pk, stem=m.stem, details=m.thumbnail or m.wanted)
+    )
+    run.movies.update(state="done", thumbnail=True)
+    Run.objects.update(state="running")
+    keeper, painter = Results(), Scripted()
+    keeper._mended = True
+    keeper._painter = painter  # type: ignore[assignment]
+    keeper.reconcile()
+    assert painter.asked == []
+    run.movies.filter(stem="b").update(wanted=True)
+    keeper.reconcile()
+    assert [(p.stem, p.details) for p in painter.asked] == [("b", True)]
+    painter.answer()
+    keeper.reconcile()
+    assert run.movies.get(stem="b").details
+    assert painter.asked == []
+    Run.objects.update(state="finished")
+    keeper.reconcile()
+    assert [p.stem for p in painter.asked] == ["a", "c"]
 
 
 def test_a_movie_without_pictures_keeps_its_numbers_and_is_not_asked_for_again(
@@ -139,7 +165,7 @@ def test_a_movie_without_pictures_keeps_its_numbers_and_is_not_asked_for_again(
         keeper.reconcile()
     assert [p.stem for p in painter.asked] == ["b", "c"]
     movie = run.movies.get(stem="a")
-    assert (movie.state, movie.total, movie.pictures) == ("done", 1.0, False)
+    assert (movie.state, movie.total, movie.thumbnail) == ("done", 1.0, False)
     assert "a.tif is gone" in movie.message
 
 
@@ -158,13 +184,13 @@ def test_a_movie_on_which_the_painter_dies_is_tried_once_more(
 
 
 def test_what_is_missing_after_a_restart_is_made_again(run: Run) -> None:
-    run.movies.update(state="done", pictures=True)
-    run.movies.filter(stem="c").update(pictures=False, message="Its pictures could not be made: disk full")
+    run.movies.update(state="done", thumbnail=True)
+    run.movies.filter(stem="c").update(thumbnail=False, message="Its pictures could not be made: disk full")
     for stem in "ab":
         (run.pictures / stem).mkdir(parents=True)
     shutil.rmtree(run.pictures / "b")
     mend_pictures()
-    assert list(run.movies.values_list("stem", "pictures", "message")) == [
+    assert list(run.movies.values_list("stem", "thumbnail", "message")) == [
         ("a", True, ""),
         ("b", False, ""),
         ("c", False, ""),

@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipion_cloud.errors import InvalidInput
 from scipion_cloud.examples import MovieSpec, write_movies
 from scipion_cloud.tools.movies.frames import iter_frames, mean_frame, read_gain, read_image
-from scipion_cloud.tools.movies.pictures import make_pictures, power_spectrum
+from scipion_cloud.tools.movies.pictures import make_pictures, make_thumbnail, power_spectrum
 from scipion_cloud.tools.movies.results import MovieOutputs
 
 SPEC = MovieSpec(size=512, frames=8, pixel_size=2, dose_per_frame=3, local_drift=0)
@@ -42,12 +42,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NDArray[np.floa
         movie, folder / "gain.mrc", aligned(folder, movie), folder / "a" / "b", pixel_size=SPEC.pixel_size
     )
     assert pictures.spectrum_edge == 6
-    names = ("thumbnail", "before", "after", "spectrum_before", "spectrum_after")
+    thumbnail = make_thumbnail(aligned(folder, movie), folder / "a" / "b", SPEC.pixel_size)
+    names = ("before", "after", "spectrum_before", "spectrum_after")
     seen = {}
-    for name in names:
-        with Image.open(getattr(pictures, name)) as image:
-            assert image.mode == "L"
-            seen[name] = np.asarray(image, dtype=float)
+    for name, path in [("thumbnail", thumbnail), *((name, getattr(pictures, name)) for name in names)]:
+        with Image.open(path) as image:
+            seen[name] = np.asarray(image.convert("L"), dtype=float)
     return seen
 
 
@@ -93,7 +93,7 @@ def test_the_view_has_its_top_row_first(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path / "m.mrc", None, outputs, tmp_path, pixel_size=1.0)
     for path in (pictures.before, pictures.after):
         with Image.open(path) as shown:
-            grey = np.asarray(shown, dtype=float)
+            grey = np.asarray(shown.convert("L"), dtype=float)
         assert grey[:32].mean() > grey[32:].mean() + 30
 
 

@@ -19,9 +19,11 @@ class Picture:
     source: str  # the movie as it was uploaded
     gain: str  # "" without one
     pixel_size: float  # A, of the movie
+    binning: float  # of the micrograph against the movie
     gain_rotation: int  # as RELION's --gain_rot
     gain_flip: int  # as RELION's --gain_flip
-    folder: str  # appears when all pictures are in it
+    folder: str  # appears when all that is asked for is in it
+    details: bool  # not only the thumbnail
 
 
 class Painter:

@@ -13,7 +13,7 @@ from typing import Any
 from scipion_cloud.controller.background import Background
 from scipion_cloud.controller.painter import Painter, Picture
 from scipion_cloud.errors import InvalidInput
-from scipion_cloud.model import MovieState
+from scipion_cloud.model import MovieState, RunState
 from scipion_cloud.records.models import Movie, Run
 from scipion_cloud.tools.movies.results import Motion, MovieOutputs, read_motion, scan_results
 
@@ -141,17 +141,28 @@ class Results:
         room = AHEAD - len(self._painter.asked)
         if room <= 0 or time.monotonic() < self._look_again:
             return
-        missing = list(
-            Movie.objects.filter(state=MovieState.DONE.value, pictures=False, message="")
-            .filter(run__project__deleted=None)
-            .exclude(pk__in=[p.movie for p in self._painter.asked])
-            .select_related("run__project")
-            .order_by("-run__created", "index")[:room]
-        )
+        missing = self._missing(room)
         for movie in missing:
             self._painter.ask(picture_of(movie))
         if not missing:
             self._look_again = time.monotonic() + REST
+
+    def _missing(self, room: int) -> list[Movie]:
+        """The movies to paint next: those that somebody waits for, then thumbnails, newest run first.
+
+        The details of the others, which take a tenth of an alignment's work, wait until nothing runs.
+        """
+        ready = (
+            Movie.objects.filter(state=MovieState.DONE.value, message="", run__project__deleted=None)
+            .exclude(pk__in=[p.movie for p in self._painter.asked])
+            .select_related("run__project")
+            .order_by("-run__created", "index")
+        )
+        found = list(ready.filter(wanted=True, details=False)[:room])
+        found += ready.filter(thumbnail=False).exclude(pk__in=[m.pk for m in found])[: room - len(found)]
+        if not found and not Run.objects.filter(state=RunState.RUNNING.value).exists():
+            found = list(ready.filter(details=False)[:room])
+        return found
 
     def close(self) -> None:
         """End the painter; what it was about is done again later."""
@@ -160,7 +171,7 @@ class Results:
     def _record(self, picture: Picture, error: str | None, *, died: bool) -> None:
         movie = Movie.objects.filter(pk=picture.movie)
         if error is None:
-            movie.update(pictures=True)
+            movie.update(thumbnail=True, **({"details": True, "wanted": False} if picture.details else {}))
             return
         deaths = self._deaths[picture.movie] = self._deaths.get(picture.movie, 0) + 1
         if not died or deaths >= TRIES:
@@ -169,7 +180,7 @@ class Results:
 
 
 def picture_of(movie: Movie) -> Picture:
-    """The request for a movie's pictures."""
+    """The request for what is missing next of a movie's pictures."""
     run, given = movie.run, movie.run.parameters
     data = run.project.data
     run_dir = _results_dir(run.steps)
@@ -180,9 +191,11 @@ def picture_of(movie: Movie) -> Picture:
         source=str(data / movie.name),
         gain=str(data / given["gain"]) if given.get("gain") else "",
         pixel_size=float(given["pixel_size"]),
+        binning=float(given.get("binning") or 1),
         gain_rotation=int(given.get("gain_rotation") or 0),
         gain_flip=int(given.get("gain_flip") or 0),
         folder=str(run.pictures / movie.stem),
+        details=movie.thumbnail or movie.wanted,
     )
 
 
@@ -190,7 +203,7 @@ def mend_pictures() -> None:
     """Note which pictures have gone from the disk, and give those that failed another chance."""
     lost = []
     folders: dict[Path, set[str]] = {}
-    drawn = Movie.objects.filter(pictures=True).select_related("run").only("pk", "stem", "run")
+    drawn = Movie.objects.filter(thumbnail=True).select_related("run").only("pk", "stem", "run")
     for movie in drawn.iterator():
         folder = movie.run.pictures
         if folder not in folders:
@@ -198,5 +211,5 @@ def mend_pictures() -> None:
         if movie.stem not in folders[folder]:
             lost.append(movie.pk)
     for start in range(0, len(lost), 500):
-        Movie.objects.filter(pk__in=lost[start : start + 500]).update(pictures=False)
-    Movie.objects.filter(state=MovieState.DONE.value, pictures=False).exclude(message="").update(message="")
+        Movie.objects.filter(pk__in=lost[start : start + 500]).update(thumbnail=False, details=False)
+    Movie.objects.filter(state=MovieState.DONE.value, details=False).exclude(message="").update(message="")

@@ -31,6 +31,8 @@ def show(request: HttpRequest, project_id: uuid.UUID, run_id: uuid.UUID, index: 
     """The movie's page."""
     run = run_for(request, project_id, run_id)
     movie = _movie(run, index)
+    if movie.state == MovieState.DONE and not movie.details and not movie.wanted:
+        run.movies.filter(pk=movie.pk).update(wanted=True)
     before, after = neighbours(movie)
     context = {
         "project": run.project,
@@ -47,7 +49,7 @@ def show(request: HttpRequest, project_id: uuid.UUID, run_id: uuid.UUID, index: 
 
 @login_required
 @require_GET
-@cache_control(private=True, max_age=86400)
+@cache_control(private=True, max_age=3600)
 def picture(
     request: HttpRequest, project_id: uuid.UUID, run_id: uuid.UUID, index: int, kind: str
 ) -> HttpResponseBase:

@@ -80,7 +80,7 @@ def _live_context(request: HttpRequest, run: Run) -> dict[str, Any]:
         "waiting": len(every) - len(done) - failed,
         "rejected": sum(not m.accepted for m in every),
         "left": _time_left(run, len(every), len(done) + failed),
-        "pictures_missing": any(not m.pictures and not m.message for m in done),
+        "pictures_missing": any(not m.thumbnail and not m.message for m in done),
         "trend": motion_trend(every) if len(done) > 1 else None,
         "sort": order,
         "down": reverse,

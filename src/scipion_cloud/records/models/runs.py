@@ -61,7 +61,9 @@ class Movie(models.Model):
     late = models.FloatField(null=True)
     drift = models.JSONField(default=list)  # [[x, y], ...] in A, one pair a frame
     local = models.JSONField(default=list)  # [[x, y, dx, dy], ...] see tools.movies.results
-    pictures = models.BooleanField(default=False)  # its pictures are on disk
+    thumbnail = models.BooleanField(default=False)  # is on disk
+    details = models.BooleanField(default=False)  # before and after and their power spectra are on disk
+    wanted = models.BooleanField(default=False)  # somebody looks at its page and waits for the details
     accepted = models.BooleanField(
         default=True
     )  # a person's choice; rejected ones are left out of the STAR file

@@ -26,17 +26,24 @@ _FINEST_A = 6.0  # A at the edge of the power spectra
 
 @dataclass(frozen=True)
 class Pictures:
-    """The files made of one movie. Rows run from the top (y up in the picture, as in the trajectory).
+    """The files made of one movie. Rows run from the top (y up in the picture, as in the drift).
 
     spectrum_edge: resolution (A) at the middle of an edge of the power spectra.
     """
 
-    thumbnail: Path
     before: Path
     after: Path
     spectrum_before: Path
     spectrum_after: Path
     spectrum_edge: float
+
+
+def make_thumbnail(outputs: MovieOutputs, folder: Path, pixel_size: float) -> Path:
+    """Make `thumb.webp` of the micrograph (of this pixel size, A) in `folder`: little work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    small = _shrunk(_view(_relative(read_image(outputs.micrograph)), pixel_size), _THUMBNAIL)
+    _save(_grey(small, _window(small)), folder / "thumb.webp")
+    return folder / "thumb.webp"
 
 
 def make_pictures(
@@ -49,7 +56,7 @@ def make_pictures(
     gain_rotation: int = 0,
     gain_flip: int = 0,
 ) -> Pictures:
-    """Make the pictures of an aligned movie in `folder` (made if missing).
+    """Make the large pictures of an aligned movie in `folder` (made if missing).
 
     pixel_size: of the movie, in A. Both views have one contrast window, and both spectra one grey scale:
     what differs is the alignment. Memory: a few frames. Raises InvalidInput if a file cannot be read.
@@ -60,19 +67,16 @@ def make_pictures(
     binning = before.shape[1] / after.shape[1]
     folder.mkdir(parents=True, exist_ok=True)
     pictures = Pictures(
-        thumbnail=folder / "thumbnail.jpg",
-        before=folder / "before.jpg",
-        after=folder / "after.jpg",
-        spectrum_before=folder / "ps-before.png",
-        spectrum_after=folder / "ps-after.png",
+        before=folder / "before.webp",
+        after=folder / "after.webp",
+        spectrum_before=folder / "psd_before.webp",
+        spectrum_after=folder / "psd_after.webp",
         spectrum_edge=max(_FINEST_A, 2 * pixel_size * binning),
     )
     views = [_view(before, pixel_size), _view(after, pixel_size * binning)]
     window = _window(views[1])
     for view, path in zip(views, (pictures.before, pictures.after), strict=True):
         _save(_grey(view, window), path)
-    small = _shrunk(views[1], _THUMBNAIL)
-    _save(_grey(small, _window(small)), pictures.thumbnail)
     spectra = [
         power_spectrum(before, pixel_size, pictures.spectrum_edge),
         power_spectrum(after, pixel_size * binning, pictures.spectrum_edge),
@@ -183,7 +187,4 @@ def _grey(image: Floats, window: tuple[float, float]) -> Bytes:
 
 
 def _save(grey: Bytes, path: Path) -> None:
-    part = path.with_name(f".{path.name}")
-    kind, options = ("JPEG", {"quality": 85}) if path.suffix == ".jpg" else ("PNG", {"compress_level": 6})
-    Image.fromarray(grey).save(part, kind, **options)
-    part.replace(path)
+    Image.fromarray(grey).save(path, "WEBP", quality=88, method=2)
