@@ -38,11 +38,12 @@ def aligned(folder: Path, movie: Path) -> MovieOutputs:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NDArray[np.float64]]:
     folder = tmp_path_factory.mktemp("pictures")
     (movie,) = write_movies(folder, 1, SPEC, seed=6)
+    outputs = aligned(folder, movie)
     pictures = make_pictures(
-        movie, folder / "gain.mrc", aligned(folder, movie), folder / "a" / "b", pixel_size=SPEC.pixel_size
+        movie, folder / "gain.mrc", outputs, folder / "a" / "b", pixel_size=SPEC.pixel_size
     )
     assert pictures.spectrum_edge == 6
-    thumbnail = make_thumbnail(aligned(folder, movie), folder / "a" / "b", SPEC.pixel_size)
+    thumbnail = make_thumbnail(outputs, folder / "a" / "b", SPEC.pixel_size)
     names = ("before", "after", "spectrum_before", "spectrum_after")
     seen = {}
     for name, path in [("thumbnail", thumbnail), *((name, getattr(pictures, name)) for name in names)]:
