@@ -41,9 +41,9 @@ def software() -> Path:
     return config.software
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def postgresql_url() -> Iterator[str]:
-    """The URL of an empty PostgreSQL database, as the setting `database` takes it."""
+    """The URL of an empty PostgreSQL database (under a second), as the setting `database` takes it."""
     with postgresql() as url:
         yield url
 

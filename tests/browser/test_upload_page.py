@@ -139,7 +139,7 @@ def test_the_page_says_why_a_file_is_not_taken(site: Site, page: Page, tmp_path:
 
 
 def test_missing_files_can_be_forgotten_and_files_deleted(site: Site, page: Page) -> None:
-    site.data.mkdir(parents=True)
+    site.data.mkdir(parents=True, exist_ok=True)
     (site.data / "here.tif").write_bytes(b"abc")
     site.in_django(
         "from scipion_cloud.portal.uploads.plan import announce\n"

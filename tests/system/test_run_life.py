@@ -74,7 +74,8 @@ def _look(run: str) -> dict[str, Any]:
     from scipion_cloud.records.models import Run
 
     found = Run.objects.get(pk=run)
-    movies = list(found.movies.values("name", "stem", "state", "total", "drift", "thumbnail", "message"))
+    fields = ("name", "stem", "state", "total", "drift", "thumbnail", "details", "message")
+    movies = list(found.movies.values(*fields))
     return {
         "state": found.state,
         "message": found.message,
@@ -83,7 +84,8 @@ def _look(run: str) -> dict[str, Any]:
         "folder": found.pictures,
         "movies": movies,
         "done": sum(m["state"] == "done" for m in movies),
-        "pictures": sum(m["thumbnail"] for m in movies),
+        "thumbnails": sum(m["thumbnail"] for m in movies),
+        "pictures": sum(m["details"] for m in movies),
     }
 
 

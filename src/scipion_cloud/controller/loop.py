@@ -11,6 +11,7 @@ from scipion_cloud.controller.bell import Bell
 from scipion_cloud.controller.desktops import reconcile_desktops
 from scipion_cloud.controller.results import Results
 from scipion_cloud.controller.runs import Runs
+from scipion_cloud.errors import ScipionCloudError
 from scipion_cloud.jobs import backend_for
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class Parts:
             except DatabaseError as e:
                 self._tell(name, f"the database does not answer ({e}); waiting for it", trace=False)
                 _drop_connection()
+            except ScipionCloudError as e:
+                self._tell(name, str(e), trace=False)
             except Exception as e:  # noqa: BLE001 - logged with its trace
                 self._tell(name, f"{type(e).__name__}: {e}", trace=True)
             else:

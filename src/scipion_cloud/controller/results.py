@@ -20,7 +20,7 @@ from scipion_cloud.tools.movies.results import Motion, MovieOutputs, read_motion
 log = logging.getLogger(__name__)
 
 EVERY = 1.0  # s between two looks at a run's files
-REST = 15.0  # s between two looks for missing pictures when nothing new has come
+REST = 1.0  # s between two looks for missing pictures when there were none
 AHEAD = 2  # movies that the painter has at a time: one in work, one next
 TRIES = 2  # times that the painter may die on a movie
 

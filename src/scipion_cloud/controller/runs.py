@@ -73,7 +73,8 @@ class Runs:
             except DatabaseError:
                 raise
             except Exception as e:
-                log.exception("run %s: tried again in %.0f s", run.pk, PATIENCE)
+                unforeseen = not isinstance(e, ScipionCloudError | OSError)
+                log.error("run %s: %s; tried again in %.0f s", run.pk, e, PATIENCE, exc_info=unforeseen)
                 self._put_off(
                     run, known_cause(str(e)) or f"Something went wrong and is being tried again: {e}"
                 )
