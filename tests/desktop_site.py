@@ -129,7 +129,7 @@ class Site:
         }
 
 
-def until(condition: "object", timeout: float = 20) -> None:
+def until(condition: "object", timeout: float = 120) -> None:
     """Wait for it."""
     give_up = time.monotonic() + timeout
     while not condition():  # type: ignore[operator]

@@ -62,7 +62,7 @@ class Site:
         limit = [str(largest_file)] if largest_file else []
         command = [sys.executable, __file__, "serve", str(self.port), *limit]
         self.process = subprocess.Popen(command, env=_environment(self.home))
-        for _ in range(300):
+        for _ in range(1200):
             try:
                 httpx.options(self.tus)
                 return

@@ -37,7 +37,7 @@ def backend(tmp_path: Path) -> Iterator[LocalBackend]:
 def claim(backend: LocalBackend, job: JobId) -> dict[str, int]:
     """What the supervisor says of itself, once the job's program is about to start."""
     path = backend.spool / str(job) / "claim.json"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -90,7 +90,7 @@ class ChainRun:
 
     def run(self) -> int:
         """Run the chain to its end; its exit code."""
-        return self.start().wait(timeout=120)
+        return self.start().wait(timeout=480)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class ChainRun:
         )
 
 
-def until(what: Callable[[], object], timeout: float = 60) -> None:
+def until(what: Callable[[], object], timeout: float = 240) -> None:
     """Wait until `what` is true."""
     deadline = time.monotonic() + timeout
     while not what():
@@ -147,7 +147,7 @@ def in_scipion(config: Config, program: str, project: Path, **environ: str) -> A
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=480,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rpartition("ANSWER ")[2])

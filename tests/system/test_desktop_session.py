@@ -56,7 +56,7 @@ class Running:
         return [*found, *(c for p in found for c in p.children(recursive=True) if c not in found)]
 
 
-def until(condition: Callable[[], bool], timeout: float = 20) -> None:
+def until(condition: Callable[[], bool], timeout: float = 120) -> None:
     give_up = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < give_up, "it did not happen in time"

@@ -51,7 +51,7 @@ def signed_in(service: RunningService) -> httpx.Client:
     return httpx.Client(base_url=f"{service.url}/api/v1", headers=headers, timeout=60)
 
 
-def wait(read: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 90) -> Any:
+def wait(read: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 360) -> Any:
     deadline = time.monotonic() + seconds
     while not good(value := read()):
         assert time.monotonic() < deadline, value

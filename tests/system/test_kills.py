@@ -13,7 +13,7 @@ import pytest
 from scipion_cloud.examples import MovieSpec, write_movies
 from scipion_cloud.testing.service import RunningService, start_service, stop_service
 
-pytestmark = [pytest.mark.scipion, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.scipion, pytest.mark.timeout(1500)]
 
 COUNT = 5
 PARAMETERS = {"pixel_size": 1.5, "dose_per_frame": 1.25, "patch_x": 1, "patch_y": 1}
@@ -40,7 +40,7 @@ class Client:
         return self.http.post(f"/api/v1{path}", json=data).raise_for_status().json()
 
 
-def wait_for(what: Callable[[], object], timeout: float = 120) -> object:
+def wait_for(what: Callable[[], object], timeout: float = 480) -> object:
     """Poll until `what` is true; while a service restarts its answers may fail."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -51,7 +51,7 @@ def align(folder: Path, movies: list[Path], *extra: str) -> Path:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     run = folder / "run"
@@ -151,7 +151,7 @@ def test_relion_reads_the_star_file_for_download(tmp_path: Path) -> None:
         "rlnAccumMotionTotal",
     ]
     done = subprocess.run(
-        [*command, "--minval", "7.5"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [*command, "--minval", "7.5"], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     chosen = starfile.read(tmp_path / "chosen.star")

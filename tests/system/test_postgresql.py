@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.mark.postgresql
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1500)
 def test_what_touches_the_database_passes_on_postgresql_too() -> None:
     command = ["-m", "pytest", "--database=postgresql", "-q", "-p", "no:cacheprovider", "tests/unit"]
     done = subprocess.run(

@@ -101,7 +101,7 @@ class Site:
         self.start_controller()
 
     def do(self, what: Callable[..., T], *args: object) -> T:
-        return self.portal.submit(what, *args).result(timeout=120)
+        return self.portal.submit(what, *args).result(timeout=480)
 
     def start_controller(self) -> None:
         self.controller = subprocess.Popen([sys.executable, "-m", "scipion_cloud.controller"])
@@ -113,7 +113,7 @@ class Site:
     def run(self, **parameters: object) -> str:
         return self.do(_start, self.project, PARAMETERS | parameters)
 
-    def until(self, run: str, what: Callable[[dict[str, Any]], bool], timeout: float = 90) -> dict[str, Any]:
+    def until(self, run: str, what: Callable[[dict[str, Any]], bool], timeout: float = 360) -> dict[str, Any]:
         """Look at the run until it is as `what` says."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -147,7 +147,7 @@ class Site:
 
     def close(self) -> None:
         self.controller.terminate()
-        assert self.controller.wait(timeout=10) == 0
+        assert self.controller.wait(timeout=60) == 0
         self.portal.shutdown()
         for process in self.processes("scipion_cloud_em.chain"):
             process.kill()
@@ -216,7 +216,7 @@ def test_a_cancelled_run_ends_at_once_and_leaves_the_project_sound(site: Site) -
     assert site.do(_cancel, run) < 4
     assert not site.processes("relion_run_motioncorr")
     assert not site.processes("scipion_cloud_em.chain")
-    seen = site.until(run, lambda seen: seen["state"] == "cancelled", timeout=10)
+    seen = site.until(run, lambda seen: seen["state"] == "cancelled", timeout=60)
     assert seen["message"] == ""
     assert site.statuses() == ["finished", "aborted"]
     again = site.ended(site.run())

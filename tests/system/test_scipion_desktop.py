@@ -47,7 +47,7 @@ def test_a_protocol_launched_in_the_desktop_is_a_job(config: Config) -> None:
 
     job = JobId(int(protocol().job_id))
     backend = backend_for(config)
-    until(lambda: backend.status([job])[job].state.is_final, timeout=60)
+    until(lambda: backend.status([job])[job].state.is_final, timeout=240)
     assert backend.status([job])[job].state == "DONE", backend.logs(job)
     assert protocol().status == "finished"
     assert protocol().outputs == ("outputMovies",)

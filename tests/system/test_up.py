@@ -30,7 +30,7 @@ def ours(home: Path, *words: str) -> list[psutil.Process]:
     return found
 
 
-def wait_for(condition: Callable[[], object], within: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], within: float = 120.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -99,7 +99,7 @@ def refusal(home: Path, port: int) -> str:
     """What `up` says when it does not start."""
     command = [sys.executable, "-m", "scipion_cloud.cli", "up", "--no-setup", f"--port={port}"]
     environ = {**os.environ, "SCIPION_CLOUD_HOME": str(home)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr

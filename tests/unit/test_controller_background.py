@@ -9,7 +9,7 @@ from scipion_cloud.controller.background import Background
 
 
 def wait_for(background: Background, key: str, work) -> object:
-    for _ in range(500):
+    for _ in range(5000):
         if (result := background.poll(key, work)) is not None:
             return result
         time.sleep(0.01)

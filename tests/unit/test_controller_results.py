@@ -22,7 +22,7 @@ def picture(number: int = 1, **values: object) -> Picture:
 
 def collect(painter: Painter, number: int = 1) -> list[tuple[Picture, str | None, bool]]:
     answers: list[tuple[Picture, str | None, bool]] = []
-    for _ in range(3000):
+    for _ in range(20_000):
         answers += painter.collect()
         if len(answers) >= number:
             return answers

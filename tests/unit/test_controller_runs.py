@@ -77,7 +77,7 @@ class World:
         """The controller dies and another one takes over."""
         self.controller = Runs(self.config, self.batch, Results())
 
-    def until(self, state: RunState, timeout: float = 5) -> Run:
+    def until(self, state: RunState, timeout: float = 60) -> Run:
         """Tick until the run is in this state."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -47,7 +47,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def reconcile_until(desktop: Desktop, state: DesktopState) -> Desktop:
-    for _ in range(400):
+    for _ in range(4000):
         controller.reconcile_desktops()
         desktop.refresh_from_db()
         if desktop.status is state:

@@ -53,7 +53,7 @@ def submit(run: Run, *args: str, env: dict[str, str] | None = None) -> str:
 
 
 def wait(run: Run, number: str, state: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (answer := run("status", number).stdout) != f"{state}\n":
         assert time.monotonic() < deadline, answer
         time.sleep(0.05)

@@ -32,7 +32,7 @@ def ours(home: Path) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], within: float = 15.0) -> None:
+def wait_for(condition: Callable[[], object], within: float = 90.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -40,7 +40,7 @@ def marked(marker: str) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], within: float = 10.0) -> None:
+def wait_for(condition: Callable[[], object], within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -36,7 +36,7 @@ def metadata(path: str | bytes, key: str = "filename") -> dict[str, str]:
 
 def create(site: Site, path: str | bytes, size: int, person: str = "owner") -> httpx.Response:
     return httpx.post(
-        site.tus, headers=site.headers(person) | metadata(path) | {"Upload-Length": str(size)}, timeout=30
+        site.tus, headers=site.headers(person) | metadata(path) | {"Upload-Length": str(size)}, timeout=120
     )
 
 

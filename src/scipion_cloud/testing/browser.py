@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 _ARGUMENTS = [
     "--disable-gpu",
@@ -20,6 +20,7 @@ _ARGUMENTS = [
 def chromium() -> Iterator[Browser]:
     """A headless browser. As root it cannot sandbox itself; it only ever sees our own pages."""
     arguments = [*_ARGUMENTS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    expect.set_options(timeout=60_000)  # a machine may be busy; what is there is seen at once all the same
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
         try:

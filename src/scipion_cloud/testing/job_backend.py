@@ -44,12 +44,12 @@ def sh(script: str, cwd: Path, **fields: Any) -> JobSpec:
     return JobSpec(argv=("bash", "-c", script), cwd=cwd, **{"memory_gb": 0.1, **fields})
 
 
-def wait_for(backend: JobBackend, *jobs: JobId, seconds: float = 60) -> list[JobStatus]:
+def wait_for(backend: JobBackend, *jobs: JobId, seconds: float = 240) -> list[JobStatus]:
     """Wait until all these jobs have ended."""
     return wait_until(backend, jobs, lambda s: s.state.is_final, seconds)
 
 
-def wait_running(backend: JobBackend, *jobs: JobId, seconds: float = 60) -> list[JobStatus]:
+def wait_running(backend: JobBackend, *jobs: JobId, seconds: float = 240) -> list[JobStatus]:
     """Wait until all these jobs run."""
     return wait_until(backend, jobs, lambda s: s.state is JobState.RUNNING, seconds)
 
@@ -65,7 +65,7 @@ def wait_until(backend: JobBackend, jobs: Iterable[JobId], test: Any, seconds: f
         time.sleep(0.02)
 
 
-def wait_file(path: Path, seconds: float = 30) -> str:
+def wait_file(path: Path, seconds: float = 120) -> str:
     """Wait until a file has a whole line; its text."""
     deadline = time.monotonic() + seconds
     while not (path.exists() and path.read_text().endswith("\n")):

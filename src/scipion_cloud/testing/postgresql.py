@@ -19,7 +19,7 @@ from scipion_cloud.errors import SetupError
 
 DATABASE = "scipion_cloud"
 SUPERUSER = "postgres"
-START_WITHIN = 30.0  # s
+START_WITHIN = 120.0  # s
 # nothing here is worth a disk's confirmation, and no TCP port is opened
 SETTINGS = {
     "listen_addresses": "",

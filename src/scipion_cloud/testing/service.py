@@ -42,7 +42,7 @@ def start_service(
     *options: str,
     port: int | None = None,
     env: dict[str, str] | None = None,
-    timeout: float = 120,
+    timeout: float = 480,
 ) -> RunningService:
     """Start `up` on `home` and wait until it serves. Raises RuntimeError after `timeout` s."""
     port = port or free_port()
@@ -74,7 +74,7 @@ def start_service(
     raise RuntimeError(f"scipion-cloud up did not come up:\n{service.log}")
 
 
-def stop_service(service: RunningService, timeout: float = 60) -> int:
+def stop_service(service: RunningService, timeout: float = 240) -> int:
     """Press Ctrl-C and wait; the exit code of `up`."""
     if service.process.poll() is None:
         service.process.send_signal(signal.SIGINT)
