@@ -71,18 +71,19 @@ def tour(page: Page, target: Path, look: str) -> None:
     shot("form")
     page.goto(project)
     page.locator("#project-status td.name a").first.click()
-    expect(page.locator(".run-line .badge")).to_have_text("finished", timeout=180_000)
-    expect(page.locator("td.thumb img")).to_have_count(6, timeout=60_000)
+    expect(page.locator(".run-line .badge")).to_have_text("finished", timeout=600_000)
+    expect(page.locator("td.thumb img")).to_have_count(6, timeout=300_000)
     run = page.url
     shot("run")
     page.locator("td.name a").first.click()
+    page.locator(".compare img").first.wait_for(timeout=120_000)
     shot("movie")
     page.goto(run + "log/")
     shot("log")
     page.goto(project)
     shot("project")
     page.get_by_role("button", name="Open desktop").click()
-    page.locator("canvas").first.wait_for(timeout=30_000)
+    page.locator("canvas").first.wait_for(timeout=120_000)
     page.wait_for_timeout(12_000)  # Scipion draws its window
     page.screenshot(path=target / f"desktop-{look}.png")
 
