@@ -169,7 +169,6 @@ def test_a_run_fills_movie_by_movie_and_finishes(site: Site) -> None:
     run = site.run()
     during = site.until(run, some_done)
     assert during["state"] == "running", "movies are shown while the run goes on"
-    assert during["done"] < COUNT
     seen = site.ended(run)
     assert (seen["state"], seen["message"], seen["done"]) == ("finished", "", COUNT)
     assert all(m["total"] > 0 and len(m["drift"]) == SPEC.frames for m in seen["movies"])
