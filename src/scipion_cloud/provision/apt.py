@@ -44,6 +44,8 @@ TESTS = (
     Package("postgresql", "the database tests on PostgreSQL"),
     Package("nginx-light", "the portal behind a proxy"),
     Package("curl", "the measure for uploads"),
+    Package("openssl", "a certificate for the proxy"),
+    Package("xclip", "the clipboard of a desktop"),
 )
 RUNTIME = PROCESSING + DESKTOP
 
