@@ -2,10 +2,8 @@
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from scipion_cloud.config import Config
 from scipion_cloud.errors import ScipionCloudError, SetupError
 from scipion_cloud.provision.process import Report, stream
+from scipion_cloud.provision.programs import find_uv
 from scipion_cloud.provision.steps import Stamp, digest_of
 from scipion_cloud.tools.bridge import call
 from scipion_cloud.tools.catalogue import forms_file, protocol_classes
@@ -175,17 +174,6 @@ class _Installer:
         stream(
             warm, self.report, what="Listing fonts", env=scipion_environ(self.config, self.config.projects)
         )
-
-
-def find_uv() -> str:
-    """Path of uv: variable UV, beside this interpreter, or on PATH. Raises SetupError."""
-    beside = Path(sys.executable).with_name("uv")
-    found = os.environ.get("UV") or (str(beside) if beside.exists() else shutil.which("uv"))
-    if not found:
-        raise SetupError(
-            "uv is missing. Start with `./scipion-cloud up`, which brings it, or set UV to its path."
-        )
-    return found
 
 
 def find_python() -> str:
