@@ -2,9 +2,10 @@
 
     python benchmarks/runs.py [--movies 20] [--size 2048] [--frames 24] [--rounds 1]
 
-Both use all cores. Through Scipion Cloud means: from the click (the row of the request) to the moment
-when the page says finished; a real controller beside it stores numbers and makes thumbnails meanwhile.
-By hand means one `relion_run_motioncorr` for all movies. Prints the ratio, and where the time went.
+All use all cores. Through Scipion Cloud means: from the click (the row of the request) to the moment
+when the page says finished; a real controller beside it stores numbers and makes thumbnails meanwhile. It is
+done with one movie at a time and a thread for each core, and with a movie at a time for each core.
+By hand means one `relion_run_motioncorr` for all movies. Prints the ratios, and where the time went.
 """
 
 # ruff: noqa: PLC0415 - what needs Django is imported when the home is there
@@ -60,7 +61,7 @@ class Timing:
 
 
 def main(argv: Sequence[str] | None = None) -> float:
-    """Run the benchmark and return the ratio."""
+    """Run the benchmark and return the ratio with one movie at a time."""
     parser = argparse.ArgumentParser(description="A run through Scipion Cloud against RELION by hand.")
     parser.add_argument("--movies", type=int, default=20)
     parser.add_argument("--size", type=int, default=2048, help="pixels")
@@ -76,18 +77,21 @@ def main(argv: Sequence[str] | None = None) -> float:
             flush=True,
         )
         movies = write_movies(project.data, given.movies, spec, seed=1)
-        by_hand, through = [], []
+        by_hand, through, several = [], [], []
         with _controller():
             for number in range(given.rounds):
-                for way in ("hand", "cloud")[:: 1 if number % 2 == 0 else -1]:
+                for way in ("hand", "cloud", "several")[:: 1 if number % 2 == 0 else -1]:
                     if way == "hand":
                         by_hand.append(_by_hand(movies, spec, cores))
                         print(f"by hand                 {by_hand[-1]:7.1f} s", flush=True)
                     else:
-                        through.append(_through_cloud(project, spec, cores))
-                        _tell(through[-1])
-    ratio = median(t.total for t in through) / median(by_hand)
+                        threads, at_a_time = (cores, 1) if way == "cloud" else (1, 0)
+                        timing = _through_cloud(project, spec, threads, at_a_time)
+                        (through if way == "cloud" else several).append(timing)
+                        _tell(timing, "one movie at a time" if way == "cloud" else f"{cores} at a time")
+    ratio, shared = (median(t.total for t in way) / median(by_hand) for way in (through, several))
     print(f"ratio                   {ratio:7.3f}   (overhead {100 * (ratio - 1):+.1f} %)")
+    print(f"ratio, {cores:3} at a time     {shared:7.3f}   (overhead {100 * (shared - 1):+.1f} %)")
     return ratio
 
 
@@ -111,7 +115,7 @@ def _by_hand(movies: Sequence[Path], spec: MovieSpec, cores: int) -> float:
     return took
 
 
-def _through_cloud(project: "Project", spec: MovieSpec, cores: int) -> Timing:
+def _through_cloud(project: "Project", spec: MovieSpec, threads: int, at_a_time: int) -> Timing:
     """A run as the page starts it. Raises RuntimeError if it does not finish with every movie."""
     from scipion_cloud.portal import services
     from scipion_cloud.records.models import Run
@@ -122,7 +126,8 @@ def _through_cloud(project: "Project", spec: MovieSpec, cores: int) -> Timing:
         "gain": "gain.mrc",
         "patch_x": 5,
         "patch_y": 5,
-        "threads": cores,
+        "threads": threads,
+        "at_a_time": at_a_time,
     }
     began = time.monotonic()
     run = services.start_run(project.owner, project, "movie-alignment", values)
@@ -137,11 +142,11 @@ def _through_cloud(project: "Project", spec: MovieSpec, cores: int) -> Timing:
     return Timing(total, waiting, (run.ended - run.started).total_seconds(), time.monotonic() - began)
 
 
-def _tell(timing: Timing) -> None:
+def _tell(timing: Timing, how: str) -> None:
     rest = timing.total - timing.waiting - timing.job
     print(
         f"through Scipion Cloud   {timing.total:7.1f} s   until the job ran {timing.waiting:.1f}, "
-        f"job {timing.job:.1f}, afterwards {rest:.1f}; all pictures after {timing.pictures:.1f}",
+        f"job {timing.job:.1f} with {how}, afterwards {rest:.1f}; all pictures after {timing.pictures:.1f}",
         flush=True,
     )
 

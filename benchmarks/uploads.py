@@ -23,7 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from scipion_cloud.config import get_config
-from scipion_cloud.testing.service import free_port
+from scipion_cloud.testing.servers.daemon import free_port
 
 if TYPE_CHECKING:
     from scipion_cloud.records.models import Project

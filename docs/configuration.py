@@ -19,7 +19,7 @@ force, and `scipion-cloud config schema` prints this table for programs, as JSON
 | key | type | default | meaning |
 | --- | --- | --- | --- |
 """
-_TYPES = {"string": "text", "integer": "whole number", "number": "number"}
+_TYPES = {"string": "text", "integer": "whole number", "number": "number", "array": "list of folders"}
 _LIMITS = {"minimum": "from {}", "exclusiveMinimum": "above {}", "maximum": "to {}"}
 
 

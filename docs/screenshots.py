@@ -1,6 +1,7 @@
 """Takes the pictures in the docs from the real thing: `python docs/screenshots.py [FOLDER]`.
 
-Starts a service with the demo project on a temporary home, waits for the run, and walks through the pages.
+Starts a service with the demo project on a temporary home, waits for the run, and walks through the pages; a
+second project is kept in a storage and saved a few times.
 """
 
 import sys
@@ -29,9 +30,12 @@ def main() -> None:
         chromium() as browser,
     ):
         state = sign_in(browser, service)
+        kept = keep_a_project(browser, service, state, Path(home) / "facility")
         for look, options in LOOKS.items():
             context = browser.new_context(storage_state=state, base_url=service.url, **options)
-            tour(context.new_page(), target, look)
+            page = context.new_page()
+            tour(page, target, look)
+            storage_tour(page, target, look, kept)
             context.close()
 
 
@@ -45,6 +49,45 @@ def sign_in(browser: Browser, service: RunningService) -> dict:
     state = context.storage_state()
     context.close()
     return state
+
+
+def keep_a_project(browser: Browser, service: RunningService, state: dict, folder: Path) -> str:
+    """The path of the page of a new project in a storage, open and saved a few times."""
+    folder.mkdir()
+    context = browser.new_context(storage_state=state, base_url=service.url)
+    page = context.new_page()
+    page.goto("/storages/new/posix/")
+    page.get_by_label("Name").fill("Facility")
+    page.get_by_label("Address").fill(folder.as_uri())
+    page.get_by_role("button", name="Test and connect").click()
+    page.get_by_role("link", name="New project here").click()
+    page.get_by_label("Name").fill("Ribosome")
+    page.get_by_label("New folder in here").fill("grid 1")
+    page.get_by_role("button", name="Create project").click()
+    page.locator(".strip").wait_for(timeout=300_000)
+    project = page.url
+    (working,) = service.home.glob("projects/ribosome*")
+    for number in range(1, 4):
+        (working / "data").mkdir(exist_ok=True)
+        (working / "data" / f"notes {number}.txt").write_text("Grid 1, square 4.\n" * number * 400)
+        page.goto(project)
+        page.get_by_role("button", name="Save now").click()
+        expect(page.locator(".strip")).to_contain_text(f"generation {number + 1}", timeout=120_000)
+    context.close()
+    return project.removeprefix(service.url)
+
+
+def storage_tour(page: Page, target: Path, look: str, project: str) -> None:
+    """The storages, an open project and its history."""
+
+    def shot(name: str, path: str) -> None:
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=target / f"{name}-{look}.png")
+
+    shot("storages", "/storages/")
+    shot("open", project)
+    shot("history", f"{project}history/")
 
 
 def tour(page: Page, target: Path, look: str) -> None:

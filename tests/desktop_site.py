@@ -47,7 +47,7 @@ class Site:
                 [sys.executable, __file__, name, *arguments], env=self._environ, stdout=log, stderr=log
             )
         if name == "portal":
-            until(lambda: self._answers(), 30)
+            until(lambda: self._answers(), 120)
 
     def stop(self, name: str) -> None:
         """Kill one of them."""

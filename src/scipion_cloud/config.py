@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from scipion_cloud.errors import ConfigError
 
@@ -43,9 +43,23 @@ class Config(BaseModel):
     )
     cpus: int | None = Field(None, ge=1, description="CPUs that jobs may use; all of the machine if unset.")
     memory_gb: float | None = Field(None, gt=0, description="Memory that jobs may use, GiB; 90 % if unset.")
+    gpus: int = Field(0, ge=0, description="GPUs of this machine that jobs may use.")
     max_queued: int = Field(10_000, ge=1, description="Jobs that may wait in the local queue.")
     desktop_hours: float = Field(8.0, gt=0, description="Hours until a desktop closes unless it is extended.")
     upload_max_gb: float = Field(1024.0, gt=0, description="Largest single upload, GiB.")
+    folders: tuple[Path, ...] = Field(
+        (), description="Folders of this machine below which projects may be kept with file:// URLs."
+    )
+    autosave_seconds: float = Field(120.0, ge=5, description="Time between two saves of an open project.")
+    project_days: int = Field(7, ge=1, description="Days until an open project closes unless it is extended.")
+    project_max_days: int = Field(30, ge=1, description="Longest time that a person can ask for, days.")
+    keep_days: int = Field(14, ge=0, description="Days for which earlier generations of a project are kept.")
+
+    @field_validator("folders", mode="before")
+    @classmethod
+    def _from_variable(cls, value: object) -> object:
+        """In a variable they stand as in PATH."""
+        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
     @property
     def projects(self) -> Path:
@@ -61,6 +75,21 @@ class Config(BaseModel):
     def desktops(self) -> Path:
         """Folder of the desktops' sockets, settings and logs."""
         return self.home / "desktops"
+
+    @property
+    def agents(self) -> Path:
+        """Folder of the agents' states; on the same file system as the projects."""
+        return self.home / "agents"
+
+    @property
+    def copies(self) -> Path:
+        """Folder of the jobs that copy projects or unpack archives."""
+        return self.home / "copies"
+
+    @property
+    def storage_key(self) -> Path:
+        """The file with the key that seals the storages' credentials."""
+        return self.home / "storage-key"
 
     @property
     def results(self) -> Path:

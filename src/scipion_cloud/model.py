@@ -2,6 +2,12 @@
 
 from enum import StrEnum
 
+AUTOMATIC = "automatic"
+"""A wish for where to compute: the site that has the results back first."""
+
+HERE = "here"
+"""A wish for where to compute: where the project is open, not at another site."""
+
 
 class Role(StrEnum):
     """What a member may do in a project."""
@@ -28,6 +34,9 @@ class RunState(StrEnum):
         return self in (RunState.FINISHED, RunState.FAILED, RunState.CANCELLED)
 
 
+LIVE_RUNS = tuple(state.value for state in RunState if not state.is_final)
+
+
 class DesktopState(StrEnum):
     """The life of a desktop."""
 
@@ -41,6 +50,9 @@ class DesktopState(StrEnum):
     def is_final(self) -> bool:
         """True once nothing will change any more."""
         return self in (DesktopState.STOPPED, DesktopState.FAILED)
+
+
+LIVE_DESKTOPS = tuple(state.value for state in DesktopState if not state.is_final)
 
 
 class MovieState(StrEnum):

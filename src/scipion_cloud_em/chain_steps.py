@@ -12,6 +12,7 @@ from pyworkflow.protocol import runProtocolMain
 from pyworkflow.protocol.constants import MODE_RESTART, MODE_RESUME
 from pyworkflow.utils import LoggingConfigurator, process
 
+from scipion_cloud_em import lanes
 from scipion_cloud_em.children import die_with_parent
 from scipion_cloud_em.forms import protocol_class
 from scipion_cloud_em.locking import project_lock
@@ -134,9 +135,13 @@ def _forget_outputs(protocol) -> None:
         file.unlink(missing_ok=True)
 
 
-def run(path: Path, protocol_id: int, launched: dict) -> None:
-    """Run a launched protocol in this process, with the same function as Scipion's own runner."""
+def run(path: Path, protocol_id: int, launched: dict, shared: "lanes.Lanes | None" = None) -> None:
+    """Run a launched protocol in this process, with the same function as Scipion's own runner.
+
+    `shared`: the lanes that have the commands for its movies.
+    """
     os.chdir(path)
+    lanes.active = shared
     process.runCommand = _run_command
     LoggingConfigurator.setUpProtocolRunLogging(launched["stdout"], launched["stderr"])
     os.dup2(sys.stdout.fileno(), 1)  # what libraries print below Python
@@ -145,7 +150,9 @@ def run(path: Path, protocol_id: int, launched: dict) -> None:
 
 
 def _run_command(command, env=None, cwd=None, executable=None):
-    """Scipion's way of running a program, except that the program ends with the run."""
+    """Scipion's way of running a program, unless a lane has done it; the program ends with the run."""
+    if lanes.active and lanes.active.answer(command):
+        return
     subprocess.run(  # noqa: S602 - Scipion builds command lines
         command,
         shell=True,

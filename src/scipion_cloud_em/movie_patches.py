@@ -9,9 +9,11 @@ from pathlib import Path
 
 from pwem.protocols import ProtAlignMovies, ProtProcessMovies
 
+from scipion_cloud_em import lanes
 from scipion_cloud_em.motion_plot import ShiftPlot
 
 RECORD_NAME = "movies.jsonl"
+original_step = ProtProcessMovies.processMovieStep
 _RELION_MODULE = "relion.protocols.protocol_motioncor"
 _TAIL = 2000  # characters of a program's complaints that are kept
 _NOISE = ("gs:", "logfile.pdf")  # RELION cannot draw a PDF without ghostscript; nobody looks at it
@@ -19,7 +21,7 @@ _NOISE = ("gs:", "logfile.pdf")  # RELION cannot draw a PDF without ghostscript;
 
 def apply_movie_patches() -> None:
     """Wrap the steps of the protocols' common bases; subclasses keep their own work."""
-    ProtProcessMovies.processMovieStep = _process_movie(ProtProcessMovies.processMovieStep)
+    ProtProcessMovies.processMovieStep = _process_movie(original_step)
     ProtAlignMovies._updateOutputSets = _update_outputs(ProtAlignMovies._updateOutputSets)
 
 
@@ -30,11 +32,11 @@ def _process_movie(original):
         relion = sys.modules.get(_RELION_MODULE)
         if relion is not None:
             relion.createGlobalAlignmentPlot = ShiftPlot
-        # A resumed run skips the step that made this path absolute, as programs in another folder need it.
-        _set_gain(self, os.path.abspath)
+        find_gain(self)
+        elsewhere = lanes.active.take_over(movie_name(movieDict["object.id"])) if lanes.active else None
         began, complaints = time.monotonic(), _size(self.getStderrLog())
         original(self, movieDict, *args, **kwargs)
-        _record(self, movieDict, time.monotonic() - began, complaints)
+        _record(self, movieDict, time.monotonic() - began + (elsewhere or 0), complaints)
 
     return processMovieStep
 
@@ -47,6 +49,29 @@ def _update_outputs(original):
         original(self, *args, **kwargs)
 
     return _updateOutputSets
+
+
+def movie_name(number: int) -> str:
+    """What Scipion calls the folder of a movie."""
+    return f"movie_{number:06d}"
+
+
+def first_ready(executor, steps: list) -> list:
+    """The step to run next, in a list, which is empty if none can be run now.
+
+    Where other lanes work on movies as well, it is the first one that they have finished or that nobody has.
+    """
+    shared = lanes.active
+    ready = executor._getRunnable(steps, shared.ahead if shared else 1)
+    if shared is None or any(step.funcName != "processMovieStep" for step in ready):
+        return ready[:1]
+    names = {movie_name(step._args[0]["object.id"]): step for step in ready}
+    return [names[shared.choose(list(names))]] if names else []
+
+
+def find_gain(protocol) -> None:
+    """Make its path absolute, as programs in other folders need it; a resumed run skips the step that did."""
+    _set_gain(protocol, os.path.abspath)
 
 
 def _set_gain(protocol, change) -> None:

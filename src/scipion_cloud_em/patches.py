@@ -12,7 +12,7 @@ import pyworkflow.utils as pwutils
 from pyworkflow.constants import PROJECT_DBNAME
 from pyworkflow.protocol.executor import StepExecutor
 
-from scipion_cloud_em.movie_patches import apply_movie_patches
+from scipion_cloud_em.movie_patches import apply_movie_patches, first_ready
 from scipion_cloud_em.sqlite_files import copy_database
 
 _original_copy_file = pwutils.copyFile
@@ -78,8 +78,7 @@ def run_steps(self, steps, stepStartedCallback, stepFinishedCallback, stepsCheck
     """
     last_check = time.monotonic()
     while True:
-        ready = self._getRunnable(steps)
-        if ready:
+        if ready := first_ready(self, steps):
             step = ready[0]
             step.setRunning()
             stepStartedCallback(step)

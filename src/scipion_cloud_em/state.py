@@ -12,7 +12,8 @@ class ChainState:
 
     {"key", "status": "running" | "finished" | "failed" | "aborted", "error",
      "steps": {name: {"protocol_id", "status", "run_dir", "error", "summary"}}}
-    where a step's status is Scipion's own word and `summary` a list of lines.
+    where a step's status is Scipion's own word and `summary` a list of lines. A step that runs elsewhere also
+    has "job", its number here, and "phase", what is being done about it, in words.
     """
 
     def __init__(self, file: Path, key: str, names: list) -> None:

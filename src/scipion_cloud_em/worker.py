@@ -24,6 +24,12 @@ def _settle(project, protocols):
     return settle(project, protocols)
 
 
+def _closure(project, protocol, run_db):
+    from scipion_cloud_em.closure import closure
+
+    return closure(project, protocol, run_db)
+
+
 def _describe_protocol(_project, name):
     from scipion_cloud_em.forms import describe_protocol
 
@@ -47,6 +53,7 @@ def _versions(_project):
 OPERATIONS = {
     "create_project": _create_project,
     "settle": _settle,
+    "closure": _closure,
     "describe_protocol": _describe_protocol,
     "versions": _versions,
 }

@@ -12,7 +12,7 @@ import starfile
 from playwright.sync_api import Page, expect
 
 from scipion_cloud.examples import MovieSpec, write_movies
-from scipion_cloud.testing.browser import chromium, watch
+from scipion_cloud.testing.browser import GREEN_BOXES, chromium, watch
 from scipion_cloud.testing.service import RunningService, running_service
 
 COUNT = 4
@@ -141,7 +141,7 @@ def desktop_shows_green_boxes(page: Page) -> None:
     page.get_by_role("button", name="Open desktop").click()
     canvas = page.locator("canvas").first
     expect(canvas).to_be_visible(timeout=120_000)
-    page.wait_for_function(GREEN_PIXELS, timeout=240_000)
+    page.wait_for_function(GREEN_BOXES, timeout=240_000)
 
 
 def what_is_launched_there_appears_on_the_page(page: Page) -> None:
@@ -174,17 +174,6 @@ RED_BUTTON = """() => {
   const canvas = document.querySelector("canvas");
   const [red, green, blue] = canvas.getContext("2d").getImageData(1160, 760, 1, 1).data;
   return red > 150 && green < 60 && blue < 60;
-}"""
-
-# Scipion paints a finished box in this green
-GREEN_PIXELS = """() => {
-  const canvas = document.querySelector("canvas");
-  if (!canvas || !canvas.width) return false;
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  let green = 0;
-  for (let i = 0; i < data.length; i += 4)
-    if ([0xD2, 0xF5, 0xCB].every((level, k) => Math.abs(data[i + k] - level) < 8)) green++;
-  return green > 2000;
 }"""
 
 

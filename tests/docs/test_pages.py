@@ -19,6 +19,8 @@ from pages import PAGES, ROOT, Block, anchors, blocks, command_lines, inline_cod
 from scipion_cloud.cli import main
 from scipion_cloud.config import Config
 from scipion_cloud.jobs import Limits, LocalBackend
+from scipion_cloud.sites.reading import parse_sites
+from scipion_cloud.testing.memory import MemoryStorage
 from scipion_cloud.tools import catalogue
 
 PROGRAMS = ("scipion-cloud", "./scipion-cloud")
@@ -64,9 +66,13 @@ def check_bash(block: Block, folder: Path) -> None:
 
 
 def check_toml(block: Block, folder: Path) -> None:
-    """A config.toml."""
+    """A config.toml, or a sites.toml: that has tables."""
     values = tomllib.loads(block.text)
     assert values
+    if any(isinstance(value, dict) for value in values.values()):
+        sites = parse_sites(block.text, folder / "sites.toml", folder)
+        assert sites.away or sites.home.elastic
+        return
     Config.model_validate(values)
     assert "home" not in values
 
@@ -186,7 +192,8 @@ def _catalogue(namespace: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> No
 After = Callable[[dict[str, Any], pytest.MonkeyPatch], None]
 PYTHON: dict[str, dict[int, After]] = {
     "docs/how-to/add-a-tool.md": {1: _second_tool, 2: _catalogue},
-    "docs/how-to/add-a-backend.md": {},
+    "docs/how-to/add-a-batch-system.md": {},
+    "docs/how-to/add-a-storage.md": {},
 }
 
 
@@ -195,7 +202,7 @@ def test_the_python_of_a_page_runs(
     page: str, software: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = LocalBackend(tmp_path / "jobs", Limits(cpus=2, memory_gb=2.0))
-    namespace: dict[str, Any] = {"__name__": "page", "MySystem": lambda: backend}
+    namespace: dict[str, Any] = {"__name__": "page", "MySystem": lambda: backend, "MyServer": MemoryStorage}
     for number, block in enumerate(b for b in blocks() if b.page == page and b.kind == "python"):
         exec(compile(block.text, str(block), "exec"), namespace)  # noqa: S102 - our own docs
         PYTHON[page].get(number, lambda *_: None)(namespace, monkeypatch)
@@ -212,9 +219,13 @@ def _run_tests(namespace: dict[str, Any], backend: LocalBackend, folder: Path) -
             value()
             ran.append(name)
         elif name.startswith("Test"):
-            contract = value()
-            assert type(contract).backend is not type(contract).__mro__[1].__dict__.get("backend")
-            contract.test_same_key_same_job(backend, folder)
+            contract, suite = value(), value.__mro__[1]
+            (fixture,) = {"backend", "storage"} & vars(suite).keys()
+            assert vars(value)[fixture] is not vars(suite)[fixture]
+            if fixture == "backend":
+                contract.test_same_key_same_job(backend, folder)
+            else:
+                contract.test_create(MemoryStorage())
             ran.append(name)
     return ran
 
@@ -260,9 +271,10 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert {str(p.relative_to(ROOT)) for p in PAGES} - {str(p.relative_to(ROOT)) for p in seen} == set()
 
 
-def test_the_reference_of_the_configuration_is_what_the_schema_says() -> None:
+@pytest.mark.parametrize("name", ["configuration", "sites"])
+def test_the_reference_is_what_the_schema_says(name: str) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "docs" / "configuration.py"], capture_output=True, text=True, check=True
+        [sys.executable, ROOT / "docs" / f"{name}.py"], capture_output=True, text=True, check=True
     )
-    stored = (ROOT / "docs" / "reference" / "configuration.md").read_text()
-    assert done.stdout == stored, "run: python docs/configuration.py > docs/reference/configuration.md"
+    stored = (ROOT / "docs" / "reference" / f"{name}.md").read_text()
+    assert done.stdout == stored, f"run: python docs/{name}.py > docs/reference/{name}.md"

@@ -123,6 +123,23 @@ class ChainRun:
         )
 
 
+def relion_with_a_gate(real: Path, folder: Path) -> Path:
+    """A RELION in a folder that aligns one movie, and the others only once a file `go` is in its home."""
+    home = folder / real.name
+    (home / "bin").mkdir(parents=True)
+    (home / "lib").symlink_to(real / "lib")
+    for program in (real / "bin").iterdir():
+        (home / "bin" / program.name).symlink_to(program)
+    gate = home / "bin" / "relion_run_motioncorr"
+    behind = gate.readlink()
+    gate.unlink()
+    wait = f"mkdir '{home}/first' 2>/dev/null || until [ -e '{home}/go' ]; do sleep 0.1; done"
+    asked = f'case "$*" in *--version*) ;; *) {wait} ;; esac'
+    gate.write_text(f"#!/bin/sh\n{asked}\nexec '{behind}' \"$@\"\n")
+    gate.chmod(0o755)
+    return home
+
+
 def until(what: Callable[[], object], timeout: float = 240) -> None:
     """Wait until `what` is true."""
     deadline = time.monotonic() + timeout

@@ -1,10 +1,8 @@
 """A home whose disk fills up: everybody is told so, nothing is left half made, and space is all it takes."""
 
 import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +10,11 @@ import httpx
 import pytest
 from scipion_site import write_movie
 
+from scipion_cloud.testing.disks import full, small_disk
 from scipion_cloud.testing.service import RunningService, running_service
 
 pytestmark = [pytest.mark.scipion, pytest.mark.timeout(240), pytest.mark.usefixtures("software")]
 FINAL = ("finished", "failed", "cancelled")
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 64 MiB."""
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-@contextmanager
-def full(home: Path) -> Iterator[None]:
-    """Not a byte is left, until the end of the block."""
-    ballast = home / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for piece in (1 << 20, 1 << 12, 1):
-            try:
-                while file.write(b"x" * piece) == piece:
-                    pass
-            except OSError:
-                continue
-    yield
-    ballast.unlink()
 
 
 def signed_in(service: RunningService) -> httpx.Client:
@@ -62,7 +35,7 @@ def wait(read: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 
 if os.geteuid() == 0:  # only root may mount
 
     def test_a_full_disk_is_told_and_leaves_nothing_half(tmp_path: Path) -> None:
-        with small_disk(tmp_path / "home") as home, running_service(home) as service:
+        with small_disk(tmp_path / "home", 64) as home, running_service(home) as service:
             with signed_in(service) as api:
                 _project_and_run(api, home)
             assert "Traceback" not in (home / "logs" / "controller.log").read_text()

@@ -49,6 +49,7 @@ def test_what_a_microscopist_expects_is_there_already(tool: Tool) -> None:
         "first_frame": 1,
         "last_frame": 0,
         "threads": 1,
+        "at_a_time": 0,
     }
 
 

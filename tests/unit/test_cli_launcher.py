@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -61,29 +60,23 @@ def test_first_start_prepares_and_the_second_is_quick(
     assert not (checkout / ".venv/bin/pytest").exists()
 
     offline = {**environ, "UV_OFFLINE": "1", "UV": "/nonexistent/uv", "HTTPS_PROXY": "http://127.0.0.1:9"}
-    began = time.monotonic()
     second = call(link, "--version", environ=offline, cwd=tmp_path)
-    took = time.monotonic() - began
     assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")
-    print(f"second start of the launcher with --version: {took * 1000:.0f} ms")
-    assert took < 2
 
 
 def test_the_launcher_alone_costs_little(checkout: Path, environ: dict[str, str]) -> None:
     call(checkout / "scipion-cloud", "--version", environ=environ)
-    program = checkout / ".venv/bin/scipion-cloud"
-    original = program.read_bytes()
-    program.write_text("#!/bin/sh\n")
-    try:
-        times = []
-        for _ in range(5):
-            began = time.monotonic()
-            assert call(checkout / "scipion-cloud", environ=environ).returncode == 0
-            times.append(time.monotonic() - began)
-    finally:
-        program.write_bytes(original)
-    print(f"launcher before exec: {min(times) * 1000:.0f} ms")
-    assert min(times) < 0.1
+    trace = ["strace", "--follow-forks", "--trace=execve", "--signal=none", "--status=successful"]
+    done = subprocess.run(
+        [*trace, checkout / "scipion-cloud", "--version"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    started = [line for line in done.stderr.splitlines() if "execve(" in line]
+    program = next(n for n, line in enumerate(started) if ".venv/bin/scipion-cloud" in line)
+    assert program <= 6, started  # bash, and what finding itself and a checksum take
 
 
 def test_a_changed_lock_is_noticed_and_an_interrupted_preparation_repeated(

@@ -78,6 +78,21 @@ def test_keys(run: Run, script: Path) -> None:
     assert submit(run, str(script), "--key", "a b") == submit(run, str(script), "--key", "a b")
 
 
+def test_equal_jobs_are_one_submission(run: Run, script: Path) -> None:
+    script.write_text("echo $SCIPION_CLOUD_JOB_INDEX\n")
+    words = (str(script), "--key", "k", "--count", "3", "--name", "part", "--resumable")
+    numbers = run("submit", *words).stdout.split()
+    assert len(set(numbers)) == 3
+    assert json.loads(run("submit", *words, "--json").stdout) == [{"id": int(n)} for n in numbers]
+    for number, index in zip(numbers, "123", strict=True):
+        wait(run, number, "DONE")
+        assert run("log", number).stdout == f"{index}\n"
+    assert {job["name"] for job in json.loads(run("list", "--json").stdout)} == {
+        f"part ({index} of 3)" for index in "123"
+    }
+    assert "Only one job at a time" in run("submit", *words, "--site", "far").stderr
+
+
 def test_cancel(run: Run, script: Path) -> None:
     script.write_text("sleep 1000\n")
     first, second = submit(run, str(script), "--cpus", "2"), submit(run, str(script))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scipion_cloud.config import Config
-from scipion_cloud.errors import InvalidInput, JobError, QueueFull
-from scipion_cloud.jobs import JobSpec, JobState, Limits, LocalBackend, backend_for, index
+from scipion_cloud.errors import InvalidInput, JobError, JobRefused, QueueFull
+from scipion_cloud.jobs import JobSpec, JobState, Limits, LocalBackend, backend_for, index, rows
 from scipion_cloud.jobs.schedule import choose
 from scipion_cloud.testing.job_backend import sh, wait_for, wait_running
 
@@ -53,7 +53,7 @@ def test_limits_are_remembered(backend: LocalBackend, tmp_path: Path) -> None:
     assert not stranger.is_ready()
     backend.tick()
     assert stranger.is_ready()
-    with pytest.raises(JobError, match="jobs on this machine have 1"):
+    with pytest.raises(JobRefused, match="jobs on this machine have 1"):
         stranger.submit(sh("true", tmp_path, cpus=2), "a")
 
 
@@ -158,25 +158,31 @@ def test_impossible_specs(fields: dict[str, Any]) -> None:
         JobSpec(**{"argv": ("true",), "cwd": Path("/"), **fields})
 
 
-row = st.fixed_dictionaries({"cpus": st.integers(1, 8), "memory_gb": st.floats(0.1, 8)})
+row = st.fixed_dictionaries(
+    {"cpus": st.integers(1, 8), "memory_gb": st.floats(0.1, 8), "gpus": st.integers(0, 2)}
+)
 
 
-@given(st.lists(row, max_size=12), st.integers(0, 8), st.floats(0, 8))
+@given(st.lists(row, max_size=12), st.integers(0, 8), st.floats(0, 8), st.integers(0, 3))
 def test_choice_is_the_longest_head_that_fits(
-    waiting: list[dict[str, float]], cpus: int, memory: float
+    waiting: list[dict[str, float]], cpus: int, memory: float, gpus: int
 ) -> None:
-    chosen = choose(waiting, cpus, memory)
+    chosen = choose(waiting, cpus, memory, gpus)
     assert chosen == waiting[: len(chosen)]
 
-    def fits(jobs: list[dict[str, float]]) -> bool:
-        return sum(j["cpus"] for j in jobs) <= cpus and sum(j["memory_gb"] for j in jobs) <= memory + 1e-6
+    def needs(jobs: list[dict[str, float]], what: str) -> float:
+        return sum(job[what] for job in jobs)
 
-    assert fits(chosen)
-    if len(chosen) < len(waiting):
-        assert (
-            not fits(waiting[: len(chosen) + 1])
-            or memory - sum(j["memory_gb"] for j in waiting[: len(chosen) + 1]) < 1e-6
+    def fits(jobs: list[dict[str, float]], slack: float) -> bool:
+        return (
+            needs(jobs, "cpus") <= cpus
+            and needs(jobs, "memory_gb") <= memory + slack
+            and needs(jobs, "gpus") <= gpus
         )
+
+    assert fits(chosen, 1e-6)
+    if len(chosen) < len(waiting):
+        assert not fits(waiting[: len(chosen) + 1], -1e-6)
 
 
 @given(
@@ -184,4 +190,4 @@ def test_choice_is_the_longest_head_that_fits(
     st.text(alphabet=st.characters(exclude_categories=())),
 )
 def test_keys_stay_different(one: str, other: str) -> None:
-    assert (index.key_bytes(one) == index.key_bytes(other)) == (one == other)
+    assert (rows.key_bytes(one) == rows.key_bytes(other)) == (one == other)

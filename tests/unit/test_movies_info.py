@@ -11,6 +11,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from levels import examples
 from scipion_cloud.errors import InvalidInput
 from scipion_cloud.tools.movies.info import check_pixel_size, read_image_info, read_info
 
@@ -229,7 +230,7 @@ def test_claims_of_a_hostile_header_cost_nothing(tmp_path: Path) -> None:
             read_info(path)
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.integers(0, 2000), change=st.binary(min_size=1, max_size=8), kind=st.sampled_from(["tif", "mrc"])
 )

@@ -32,9 +32,15 @@ READ = {  # pages that a viewer sees; all other pages of a project are for those
         "project-data-files",
     ),
     "desktop-ticket",  # to look on
+    *("project-deployment", "project-expectation", "project-history"),
+    "project-preparation",
     "project-remove-member",  # to leave; sending others away is tested apart
 }
-MANAGE = {"project-settings", "project-delete", "project-add-member"}
+MANAGE = {
+    *("project-settings", "project-delete", "project-add-member"),
+    *("project-confirm", "project-discard"),  # what deletes
+    "project-prepare-again",
+}
 
 
 def pages(patterns: list[Any] | None = None) -> Iterator[URLPattern]:
@@ -93,6 +99,10 @@ def address(name: str, world: dict[str, Any], **other: object) -> str:
         "user_id": world["vic"].pk,
         "token_id": 1,
         "secret": "x",
+        "storage_id": uuid.uuid4(),
+        "kind_id": "s3",
+        "generation": 1,
+        "name": "here",
     } | other
     return reverse(name, kwargs={key: values[key] for key in parameters(name)})
 

@@ -66,6 +66,10 @@ class Client:
         """The project with this id, the start of its id, or this name. Raises NotFound or InvalidInput."""
         return pick(self.get("/projects"), wanted, "project", "name")
 
+    def storage(self, wanted: str) -> Json:
+        """The connected storage with this id, the start of its id, or this name. Raises NotFound."""
+        return pick(self.get("/storages"), wanted, "storage", "name")
+
     def run(self, project: Json, wanted: str | None) -> Json:
         """The run of a project with this id or start of an id; the newest without one. Raises NotFound."""
         runs = self.get(f"/projects/{project['id']}/runs")

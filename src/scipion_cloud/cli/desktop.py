@@ -6,9 +6,9 @@ import click
 
 from scipion_cloud.cli.client import Client, Json, ServerError, with_client
 from scipion_cloud.cli.output import moment, show_json, show_table, time_left
+from scipion_cloud.model import LIVE_DESKTOPS
 
 _START_TIMEOUT = 120.0  # s
-_LIVE = ("starting", "ready", "stopping")
 
 
 @click.group()
@@ -51,7 +51,7 @@ def list_desktops(client: Client, project: str | None, everything: bool, as_json
     found: list[tuple[Json, Json]] = []
     for each in projects:
         rows = client.get(f"/projects/{each['id']}/desktops")
-        found += [(each, row) for row in rows if everything or row["state"] in _LIVE]
+        found += [(each, row) for row in rows if everything or row["state"] in LIVE_DESKTOPS]
     if as_json:
         show_json([row for _, row in found])
         return
@@ -69,7 +69,7 @@ def stop(client: Client, project: str, as_json: bool) -> None:
     """Stop the desktop of PROJECT; protocols that it launched go on."""
     found = client.project(project)
     path = f"/projects/{found['id']}/desktops"
-    live = [row for row in client.get(path) if row["state"] in _LIVE]
+    live = [row for row in client.get(path) if row["state"] in LIVE_DESKTOPS]
     stopped = [client.post(f"{path}/{row['id']}/stop") for row in live]
     if as_json:
         show_json(stopped)
@@ -78,4 +78,4 @@ def stop(client: Client, project: str, as_json: bool) -> None:
 
 
 def _left(row: Json) -> str:
-    return time_left(row["deadline"]) if row["state"] in _LIVE else ""
+    return time_left(row["deadline"]) if row["state"] in LIVE_DESKTOPS else ""

@@ -15,9 +15,14 @@ COMMANDS = {
     "login": ("scipion_cloud.cli.account:login", "Sign in to a Scipion Cloud from this terminal."),
     "logout": ("scipion_cloud.cli.account:logout", "Forget the sign-in of this terminal."),
     "project": ("scipion_cloud.cli.project:project", "Create, list, show and delete projects."),
+    "storage": ("scipion_cloud.cli.storage:storage", "Connect the storages that keep projects."),
     "upload": ("scipion_cloud.cli.upload:upload", "Send files and folders to a project; resumes."),
+    "site": ("scipion_cloud.cli.site:site", "The places where jobs can run: list, test, drain."),
+    "node": ("scipion_cloud.cli.node:node", "Nodes that come with the work and go when it is done."),
     "run": ("scipion_cloud.cli.run:run", "Start tools, follow them, fetch their results."),
     "desktop": ("scipion_cloud.cli.desktop:desktop", "Open, list and stop desktops."),
+    "agent": ("scipion_cloud.cli.agent:agent", "Open a project of a storage, and look after it."),
+    "data": ("scipion_cloud.cli.data:data", "A project's generations and lock: restore, save, verify."),
     "example": ("scipion_cloud.cli.example:example", "Make example data."),
     "config": ("scipion_cloud.cli.configuration:config", "Show the configuration and its schema."),
     "job": ("scipion_cloud.cli.job:job", "The batch system, as Scipion's desktop calls it."),
@@ -25,6 +30,7 @@ COMMANDS = {
     "check": ("scipion_cloud.cli.quality:check", "Style, types and layers of the source code."),
     "test": ("scipion_cloud.cli.quality:test", "Set up and run all checks and tests."),
     "bench": ("scipion_cloud.cli.quality:bench", "Measure against the bare programs."),
+    "soak": ("scipion_cloud.cli.soak:soak", "Kill agents for an hour, and look whether data is lost."),
 }
 
 

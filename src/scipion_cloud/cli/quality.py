@@ -36,9 +36,18 @@ def check() -> None:
 @more
 def test(arguments: tuple[str, ...]) -> None:
     """Set up, then run all checks and tests. ARGUMENTS after -- go to pytest."""
-    progress = _set_up()
+    progress = set_up()
     _check(progress)
-    command = [sys.executable, "-m", "pytest", "--durations=20", "--durations-min=1", *arguments]
+    processes = str((os.cpu_count() or 1) + 1)  # many of them mostly wait
+    side_by_side = [
+        "-n",
+        processes,
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+    ]  # in the order of conftest
+    shown = ["--durations=20", "--durations-min=1"]
+    command = [sys.executable, "-m", "pytest", *side_by_side, *shown, *arguments]
     raise click.exceptions.Exit(subprocess.run(command, cwd=checkout(), check=False).returncode)
 
 
@@ -53,7 +62,7 @@ def bench(name: str | None, arguments: tuple[str, ...]) -> None:
     scripts = {script.stem: script for script in sorted((checkout() / "benchmarks").glob("[a-z]*.py"))}
     if name and name not in scripts:
         raise InvalidInput(f"There is no benchmark {name!r}; there are {', '.join(scripts)}.")
-    progress = _set_up()
+    progress = set_up()
     failed = []
     for script in [scripts[name]] if name else scripts.values():
         progress.say(f"\n{script.stem}")
@@ -73,7 +82,7 @@ def checkout() -> Path:
     return root
 
 
-def _set_up() -> Progress:
+def set_up() -> Progress:
     """What the tests need of the machine; they make homes of their own and share the software folder."""
     checkout()
     config = get_config()

@@ -43,6 +43,9 @@ def run() -> None:
     "--movies", default="", metavar="GLOB", help="Only the movies whose names in the data folder match."
 )
 @click.option("--label", default="", help="A name for the run.")
+@click.option(
+    "--where", default="automatic", show_default=True, help="automatic, here, or a site (see `run offers`)."
+)
 @click.option("--wait", "waits", is_flag=True, help="Follow it to its end; exit code 1 unless it finishes.")
 @with_client
 def start(
@@ -52,13 +55,15 @@ def start(
     values: tuple[str, ...],
     movies: str,
     label: str,
+    where: str,
     waits: bool,
     as_json: bool,
 ) -> None:
     """Start TOOL (as movie-alignment) in PROJECT with values such as voltage=300."""
     given = dict(_pair(value) for value in values)
     path = f"/projects/{client.project(project)['id']}/runs"
-    row = client.post(path, {"tool": tool, "parameters": given, "movies": movies, "label": label})
+    wanted = {"tool": tool, "parameters": given, "movies": movies, "label": label, "where": where}
+    row = client.post(path, wanted)
     if waits:
         if not as_json:
             click.echo(f"Started run {row['id']}.", err=True)
@@ -66,7 +71,38 @@ def start(
     elif as_json:
         show_json(row)
     else:
-        click.echo(f"Started run {row['id']} on {row['movies']['total']} movies.")
+        place = f" at {row['site']}" if row["site"] else ""
+        click.echo(f"Started run {row['id']} on {row['movies']['total']} movies{place}.")
+
+
+@run.command()
+@click.argument("project")
+@click.argument("tool")
+@click.argument("values", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--movies", default="", metavar="GLOB", help="As of `run start`.")
+@with_client
+def offers(
+    client: Client, project: str, tool: str, values: tuple[str, ...], movies: str, as_json: bool
+) -> None:
+    """Show where TOOL in PROJECT could compute: wait, transfer, cost, or why a site refuses."""
+    path = f"/projects/{client.project(project)['id']}/offers"
+    given = dict(_pair(value) for value in values)
+    found = client.post(path, {"tool": tool, "parameters": given, "movies": movies})
+    if as_json:
+        show_json(found)
+        return
+    table = [
+        [o["where"], *(_offered(o) if o["possible"] else ["", "", "", "refused"]), "; ".join(o["reasons"])]
+        for o in found
+    ]
+    heads = ["where", "wait", "transfer", "cost", "results in", ""]
+    show_table(heads, table, "This service computes on its own machine only.")
+
+
+def _offered(offer: Json) -> list[str]:
+    cost = f"{offer['cost']:.2f} {offer['currency']}" if offer["cost"] else "free"
+    times = [f"{offer[name] / 60:.0f} min" for name in ("wait", "transfer", "end")]
+    return [times[0], f"{size(offer['bytes'])}, {times[1]}" if offer["bytes"] else "none", cost, times[2]]
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -109,6 +145,7 @@ def show(client: Client, project: str, run_id: str | None, as_json: bool) -> Non
             "tool": row["tool"],
             "state": row["state"],
             "message": row["message"],
+            **({"site": row["site"], "phase": row["phase"]} if row["site"] else {}),
             "movies": _count(row),
             "created": moment(row["created"]),
             "ended": moment(row["ended"]),

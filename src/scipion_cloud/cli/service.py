@@ -1,4 +1,4 @@
-"""The running service: portal and controller under a supervisor, and the work that they leave behind."""
+"""The running service: portal, controller and Slurm under a supervisor, and the work that they leave."""
 
 import http.client
 import os
@@ -7,22 +7,34 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from scipion_cloud.cli.engine import Engine
 from scipion_cloud.cli.progress import seconds
 from scipion_cloud.config import ENV_PREFIX, Config
 from scipion_cloud.errors import SetupError
-from scipion_cloud.jobs.local import LocalBackend
+from scipion_cloud.jobs import JobBackend, backend_for
+from scipion_cloud.jobs.away import Away
 from scipion_cloud.provision import home
 from scipion_cloud.provision.ports import listen
 from scipion_cloud.provision.process import Report, stream
 from scipion_cloud.provision.supervisor import ChildSpec, Notice, Supervisor, end_leftovers
 
+SAVES = 60.0  # seconds; a job that asks for more time than this to end has data to save
 SETTINGS = "scipion_cloud.portal.settings"
 
 
 class Service:
-    """Portal and controller of one home, or the `children` given instead. Call `stop` whatever happens."""
+    """Portal and controller of one home, or the `children` given instead, and what the `engine` needs.
 
-    def __init__(self, config: Config, notice: Notice, children: Sequence[ChildSpec] | None = None) -> None:
+    Raises what `Engine.prepare` does. Call `stop` whatever happens.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        notice: Notice,
+        children: Sequence[ChildSpec] | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         self.config = config
         self._notice = notice
         self._began = time.monotonic()
@@ -32,7 +44,11 @@ class Service:
             notice(f"ended {killed} processes that an earlier start had left")
         self._listener = listen(config.host, config.port)
         os.environ.update(self.environ)
+        self._engine = engine or Engine.of(config, slurm=False)
+        self._engine.prepare(config)
         children = [self._portal(), self._controller()] if children is None else children
+        self._above = [child.name for child in children]
+        children = [*self._engine.children(config), *children]
         self.supervisor = Supervisor(children, self._state, self._marker, notice)
 
     @property
@@ -45,8 +61,13 @@ class Service:
             "PYTHONUNBUFFERED": "1",
         }
 
+    @property
+    def slurm(self) -> bool:
+        """True if a Slurm of ours belongs to it."""
+        return self._engine.slurm is not None
+
     def start(self) -> None:
-        """Start both and wait until the portal answers. Raises SetupError with the end of a log."""
+        """Start all and wait until the portal answers. Raises SetupError with the end of a log."""
         self.supervisor.start()
 
     def manage(self, *command: str, report: Report = lambda _: None) -> str:
@@ -60,17 +81,36 @@ class Service:
         return "  ".join([*parts, self.config.url, f"up {seconds(time.monotonic() - self._began)}"])
 
     def stop(self, report: Report, *, end_work: bool) -> None:
-        """Stop portal and controller, then, with `end_work`, cancel all jobs, desktops among them."""
+        """Stop portal and controller; with `end_work` cancel all jobs, desktops among them; stop Slurm."""
         report("portal and controller")
-        self.supervisor.close()
+        self.supervisor.stop(self._above)
         self._listener.close()
-        if end_work:
-            backend = LocalBackend(self.config.jobs)
-            live = [job.id for job in backend.list(limit=0)]
-            if live:
-                report(f"{len(live)} jobs")
-                backend.cancel(live)
-                self._notice(f"cancelled {len(live)} jobs")
+        try:
+            if end_work:
+                self._end_work(backend_for(self.config), report)
+        finally:
+            report("Slurm" if self.slurm else "the rest")
+            self.supervisor.close()
+            self._engine.clear(jobs=end_work)
+
+    def _end_work(self, backend: JobBackend, report: Report) -> None:
+        """Cancel everything here; those that save data come last, when nothing writes any more."""
+        away = {job.id for job in Away(self.config.jobs).live()}
+        if away:
+            self._notice(
+                f"{len(away)} jobs at other sites go on, and are fetched when Scipion Cloud is up again"
+            )
+        live = [job for job in backend.list(limit=0) if job.id not in away]
+        savers = [job.id for job in live if job.grace >= SAVES]
+        others = [job.id for job in live if job.grace < SAVES]
+        if others:
+            report(f"{len(others)} jobs")
+            backend.cancel(others)
+            self._notice(f"cancelled {len(others)} jobs")
+        if savers:
+            report(f"saving {len(savers)} open projects to their storages")
+            backend.cancel(savers)
+            self._notice(f"saved and closed {len(savers)} open projects")
 
     def _portal(self) -> ChildSpec:
         options = ["--no-access-log", "--no-server-header", "--timeout-graceful-shutdown=3"]

@@ -9,11 +9,12 @@ from types import FrameType
 
 import click
 
+from scipion_cloud.cli.engine import Engine
 from scipion_cloud.cli.progress import Progress
 from scipion_cloud.cli.service import Service
 from scipion_cloud.cli.setup import home_steps, machine_steps, prepare_database
 from scipion_cloud.config import ENV_PREFIX, Config, get_config
-from scipion_cloud.provision import home
+from scipion_cloud.provision import apt, home
 
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only compared with
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -23,28 +24,31 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("--demo", is_flag=True, help="Also make a demo project and start My Movie Alignment on it.")
 @click.option("--host", help="Address to listen on; 127.0.0.1 unless configured.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; 8080 unless configured.")
+@click.option("--slurm", is_flag=True, help="Run all jobs through a Slurm of its own, on this machine.")
 @click.option("--no-setup", is_flag=True, help="Install nothing: only prepare the database and start.")
 @click.option(
     "--link", is_flag=True, help="Print a sign-in link even if an administrator has signed in before."
 )
-def up(demo: bool, host: str | None, port: int | None, no_setup: bool, link: bool) -> None:
+def up(demo: bool, host: str | None, port: int | None, slurm: bool, no_setup: bool, link: bool) -> None:
     """Set up what is missing and start Scipion Cloud. Ctrl-C stops everything, jobs and desktops included."""
     config = _configure(host, port)
     progress = Progress()
     # during set-up a signal interrupts at once, which also ends the program that runs then
     with home.locked(config), _on_signal(_interrupt, progress):
-        for step in [*([] if no_setup else machine_steps(config)), *home_steps(config)]:
+        engine = Engine.of(config, slurm=slurm)
+        packages = apt.RUNTIME + (apt.SLURM if engine.slurm else ())
+        for step in [*([] if no_setup else machine_steps(config, packages)), *home_steps(config)]:
             progress.run(step)
         os.umask(0o077)  # what is made from now on is nobody else's business: database, logs, projects
         with progress.doing("Database and pages") as report:
             prepare_database(config, report)
-        _serve(Service(config, progress.say), progress, demo=demo, link=link)
+        _serve(Service(config, progress.say, engine=engine), progress, demo=demo, link=link)
 
 
 def _serve(service: Service, progress: Progress, *, demo: bool, link: bool) -> None:
     started = False
     try:
-        with progress.doing("Portal and controller"):
+        with progress.doing("Slurm, portal and controller" if service.slurm else "Portal and controller"):
             service.start()
         started = True
         page = ""

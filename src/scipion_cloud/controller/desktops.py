@@ -12,13 +12,12 @@ from scipion_cloud.controller.background import Background
 from scipion_cloud.desktops.settings import DesktopSettings, Phase, SessionState
 from scipion_cloud.errors import QueueFull, ScipionCloudError
 from scipion_cloud.jobs import JobBackend, JobId, JobSpec, JobState, JobStatus, backend_for
-from scipion_cloud.model import DesktopState
+from scipion_cloud.model import LIVE_DESKTOPS, DesktopState
 from scipion_cloud.records.models import Desktop
 from scipion_cloud.tools.environment import scipion_environ
 
 log = logging.getLogger(__name__)
 
-LIVE = [state.value for state in DesktopState if not state.is_final]
 VISIBLE = (Phase.X_READY, Phase.SCIPION_READY, Phase.SCIPION_CLOSED)
 LOG_LINES = 5  # of a failed session, shown to its user
 _background = Background()
@@ -26,7 +25,7 @@ _background = Background()
 
 def reconcile_desktops() -> None:
     """Compare all live desktops with their jobs and act. One that goes wrong does not hold up the others."""
-    desktops = list(Desktop.objects.filter(state__in=LIVE).select_related("project", "user"))
+    desktops = list(Desktop.objects.filter(state__in=LIVE_DESKTOPS).select_related("project", "user"))
     for desktop in desktops:
         try:
             look_at(desktop)

@@ -1,5 +1,6 @@
 """How a run ended: what its job left is put in order, read once more, and said in the user's words."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import Any
 
 from scipion_cloud.config import Config
 from scipion_cloud.controller.failures import explain, explain_movies
-from scipion_cloud.controller.orders import Order, read_chain
+from scipion_cloud.controller.lanes import end_lanes
+from scipion_cloud.controller.orders import Order, away_key, read_chain, run_folder
 from scipion_cloud.controller.results import Numbers, new_numbers
 from scipion_cloud.errors import NotFound
 from scipion_cloud.jobs.backend import JobBackend
@@ -54,10 +56,14 @@ def conclude(
 ) -> Ending:
     """Find out how a run ended whose job is over. `known`: stems of movies whose fate is recorded already.
 
-    Takes some seconds if Scipion's project must be settled first. May be repeated. Raises BridgeError if it
-    cannot be settled, JobError if the batch system does not give the log.
+    Nothing of it goes on after that. Takes some seconds if Scipion's project must be settled first. May be
+    repeated. Raises BridgeError if it cannot be settled, JobError if the batch system does not answer.
     """
+    end_lanes(backend, order.run_id)
+    shutil.rmtree(run_folder(config, order.run_id) / "lanes", ignore_errors=True)
     done, stopped = job.state is JobState.DONE, job.state is JobState.CANCELLED
+    if order.site and not done:
+        _end_away(backend, order)
     chain = read_chain(config, order.run_id)
     steps = chain.get("steps", {})
     if not done and _goes_on(chain):
@@ -73,6 +79,13 @@ def conclude(
     log = "\n".join([_step_logs(order.project, steps), _job_log(backend, order.job), chain.get("error", "")])
     signal = -job.exit_code if job.exit_code is not None and job.exit_code < 0 else None
     return Ending(RunState.FAILED, explain(log, signal, job.reason), steps, numbers, {})
+
+
+def _end_away(backend: JobBackend, order: Order) -> None:
+    """End what the chain has left going on at another site: nobody waits for it any more."""
+    job = backend.find(away_key(order.run_id))
+    if job is not None:
+        backend.cancel([job])
 
 
 def _goes_on(chain: Mapping[str, Any]) -> bool:

@@ -8,9 +8,14 @@ from django.db import DatabaseError, connection
 
 from scipion_cloud.config import Config
 from scipion_cloud.controller.bell import Bell
+from scipion_cloud.controller.broker import Brokering
+from scipion_cloud.controller.deployments import reconcile_deployments
 from scipion_cloud.controller.desktops import reconcile_desktops
+from scipion_cloud.controller.nodes import ElasticNodes
+from scipion_cloud.controller.preparations import reconcile_preparations
 from scipion_cloud.controller.results import Results
 from scipion_cloud.controller.runs import Runs
+from scipion_cloud.controller.sites import Sites
 from scipion_cloud.errors import ScipionCloudError
 from scipion_cloud.jobs import backend_for
 
@@ -25,12 +30,18 @@ def run_until_stopped(bell: Bell, config: Config) -> None:
     backend = backend_for(config)
     results = Results()
     runs = Runs(config, backend, results, wake=bell.ring)
+    broker = Brokering(config)
     parts = Parts(
         {
             "runs": runs.reconcile,
             "results": results.reconcile,
             "desktops": reconcile_desktops,
+            "deployments": reconcile_deployments,
+            "preparations": reconcile_preparations,
             "jobs": backend.tick,
+            "nodes": ElasticNodes(config, wake=bell.ring).reconcile,
+            "sites": Sites(config).refresh,
+            "broker": broker.reconcile,
         }
     )
     try:
@@ -38,6 +49,7 @@ def run_until_stopped(bell: Bell, config: Config) -> None:
             parts.tick()
             bell.wait(TICK)
     finally:
+        broker.close()
         results.close()
 
 

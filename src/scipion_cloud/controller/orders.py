@@ -1,6 +1,7 @@
 """From a run's row to a job: the request for the chain of protocols and the program to start."""
 
 import json
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from scipion_cloud.config import Config
-from scipion_cloud.jobs import JobId, JobSpec, Limits
+from scipion_cloud.controller.lanes import lanes_of, nodes_of
+from scipion_cloud.jobs import BatchBackend, JobId, JobSpec, Limits, backend_for
 from scipion_cloud.records.models import Run
+from scipion_cloud.sites.model import Site
+from scipion_cloud.sites.reading import read_sites
 from scipion_cloud.tools import catalogue, inputs
 from scipion_cloud.tools.environment import scipion_environ
-from scipion_cloud.tools.movies.info import read_info
-from scipion_cloud.tools.tool import build_request
+from scipion_cloud.tools.movies import cost
+from scipion_cloud.tools.movies.info import MovieInfo, read_info
+from scipion_cloud.tools.tool import Queue, build_request
+
+HOURS = 72.0  # a step elsewhere is ended after this time, as in the desktop; where a site says so, earlier
+_WAITING_GB = 0.5  # GiB for a chain that waits
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class Order:
     parameters: Mapping[str, Any]
     job: JobId | None
     movies: Mapping[str, str]  # stem -> name as uploaded, relative to the project's data folder
+    site: str = ""  # where the main step runs; here if empty
 
 
 def order_of(run: Run) -> Order:
@@ -35,7 +44,12 @@ def order_of(run: Run) -> Order:
     movies = dict(run.movies.values_list("stem", "name"))
     owner = str(run.user) if run.user else ""
     job = JobId(run.job_id) if run.job_id is not None else None
-    return Order(run.pk, run.tool, run.label, owner, run.project.path, run.parameters, job, movies)
+    return Order(run.pk, run.tool, run.label, owner, run.project.path, run.parameters, job, movies, run.site)
+
+
+def away_key(run_id: uuid.UUID) -> str:
+    """The key under which a run's main step is submitted when it runs elsewhere."""
+    return f"run-{run_id.hex}-away"
 
 
 def run_folder(config: Config, run_id: uuid.UUID) -> Path:
@@ -55,14 +69,29 @@ def read_chain(config: Config, run_id: uuid.UUID) -> dict[str, Any]:
 def prepare(config: Config, order: Order) -> JobSpec:
     """Link the run's files, write its request, and say what job it needs. Doing it again gives the same.
 
-    Raises ScipionCloudError for what cannot be mended by trying again, OSError for what the disk refuses.
+    Raises ScipionCloudError for what cannot be mended by trying again; JobError if the batch system does not
+    say what it has, and OSError for what the disk refuses.
     """
     tool = catalogue.tool(order.tool)
-    cpus = min(int(order.parameters.get("threads") or 1), _cpus(config))
+    site = read_sites(config)[order.site] if order.site else None
+    threads = int(order.parameters.get("threads") or 1)
+    backend, machine = backend_for(config), Limits.of_machine(config.cpus, config.memory_gb)
+    most = backend.system.limits() if isinstance(backend, BatchBackend) else machine
+    cpus = threads if site else min(threads, most.cpus)  # more would only be in each other's way
+    movie = _movie(order)
+    memory_gb = cost.memory_gb(movie)
+    name = order.label or tool.title
     gain = str(order.parameters.get("gain") or "")
     linked = inputs.link_inputs(order.project, order.run_id.hex, order.movies, gain)
     parameters = {**order.parameters, "threads": cpus}
-    request = build_request(tool, order.run_id.hex, order.project, parameters, linked, order.label)
+    queue = _queue(order, site, memory_gb) if site else None
+    lanes = None
+    at_a_time = int(order.parameters.get("at_a_time", 1))  # runs of earlier versions have no such parameter
+    if at_a_time != 1 and not site:
+        nodes = nodes_of(backend, machine)
+        lanes = lanes_of(order.run_id, name, at_a_time, movie, len(order.movies), cpus, nodes)
+    key = order.run_id.hex
+    request = build_request(tool, key, order.project, parameters, linked, order.label, queue, lanes)
     folder = run_folder(config, order.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "request.json.part"
@@ -71,22 +100,24 @@ def prepare(config: Config, order: Order) -> JobSpec:
     return JobSpec(
         argv=(str(config.scipion_python), "-m", "scipion_cloud_em.chain", str(file)),
         cwd=order.project,
-        name=order.label or tool.title,
-        cpus=cpus,
-        memory_gb=min(_memory_gb(order), Limits.of_machine(config.cpus, config.memory_gb).memory_gb),
+        name=name,
         env=scipion_environ(config, config.projects),
         owner=order.owner,
+        cpus=0 if site else cpus,  # what only waits for a site takes no CPU from others
+        memory_gb=_WAITING_GB if site else min(memory_gb, most.memory_gb),
+        resumable=site is not None or lanes is not None,  # the other jobs do not end with this one
     )
 
 
-def _cpus(config: Config) -> int:
-    """CPUs that a job can have here; more threads than that would only be in each other's way."""
-    return Limits.of_machine(config.cpus).cpus
+def _queue(order: Order, site: Site, memory_gb: float) -> Queue:
+    """The queue of Scipion's hosts.conf that is called like the site, and what its dialog asks."""
+    hours = min(HOURS, site.max_hours or HOURS)
+    params = {"JOB_MEMORY": f"{math.ceil(10 * memory_gb) / 10:g}", "JOB_HOURS": f"{hours:g}"}
+    return Queue(site.name, params, away_key(order.run_id))
 
 
-def _memory_gb(order: Order) -> float:
-    """What RELION takes for a movie, GiB: three times its frames as 4-byte numbers, and Scipion itself."""
+def _movie(order: Order) -> MovieInfo:
+    """One of the movies; all movies of a run are alike."""
     data = order.project / "data"
     name = next(iter(order.movies.values()))
-    movie = read_info(data / name, inside=data)
-    return 1 + 3 * 4 * movie.nx * movie.ny * movie.frames / 2**30
+    return read_info(data / name, inside=data)

@@ -17,13 +17,12 @@ from scipion_cloud.controller.orders import order_of, prepare, read_chain
 from scipion_cloud.controller.results import Results
 from scipion_cloud.errors import JobError, QueueFull, ScipionCloudError
 from scipion_cloud.jobs import JobBackend, JobId, JobSpec, JobState, JobStatus, backend_for
-from scipion_cloud.model import MovieState, RunState
+from scipion_cloud.model import LIVE_RUNS, MovieState, RunState
 from scipion_cloud.records.models import Run
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # s before a run that stumbled is looked at again
-LIVE = [state.value for state in RunState if not state.is_final]
 
 
 def job_key(run: Run) -> str:
@@ -34,9 +33,9 @@ def job_key(run: Run) -> str:
 def request_cancel(run: Run, backend: JobBackend | None = None) -> bool:
     """Ask for the end of a run, and end its job at once if there is one. False if the run has ended already.
 
-    The controller does the rest, also where the batch system does not answer now.
+    The controller does the rest, also where the batch system does not answer now, and what is elsewhere.
     """
-    live = Run.objects.filter(pk=run.pk, state__in=LIVE)
+    live = Run.objects.filter(pk=run.pk, state__in=LIVE_RUNS)
     asked = live.update(cancel_requested=True, state=RunState.CANCELLING.value)
     run.refresh_from_db()
     if asked and run.job_id is not None:
@@ -62,7 +61,7 @@ class Runs:
 
     def reconcile(self) -> None:
         """Compare all live runs with their jobs and act. Never waits for anything slow."""
-        runs = list(Run.objects.filter(state__in=LIVE).select_related("project").order_by("created"))
+        runs = list(Run.objects.filter(state__in=LIVE_RUNS).select_related("project").order_by("created"))
         ids = [JobId(run.job_id) for run in runs if run.job_id is not None]
         jobs = self._backend.status(ids) if ids else {}
         for run in runs:
@@ -116,6 +115,8 @@ class Runs:
 
         try:
             spec = self._background.poll_with(("prepare", run.pk), begin)
+        except JobError:
+            raise  # it will be tried again
         except ScipionCloudError as e:
             _move(run, RunState.FAILED, ended=timezone.now(), message=str(e))
         else:
@@ -170,7 +171,7 @@ class Runs:
 
     def _put_off(self, run: Run, message: str) -> None:
         self._not_before[run.pk] = time.monotonic() + PATIENCE
-        Run.objects.filter(pk=run.pk, state__in=LIVE).exclude(message=message).update(message=message)
+        Run.objects.filter(pk=run.pk, state__in=LIVE_RUNS).exclude(message=message).update(message=message)
 
 
 def _move(run: Run, state: RunState, **changes: Any) -> None:

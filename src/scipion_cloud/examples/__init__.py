@@ -1,4 +1,4 @@
-"""Example data made here: movies of ribosomes in ice whose drift is known."""
+"""Example data made here: ribosomes in ice, as movies whose drift is known or as particles."""
 
 from scipion_cloud.examples.movies import MovieSpec, write_movies
 

@@ -40,15 +40,19 @@ def _atoms() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     return xyz - (xyz.max(0) + xyz.min(0)) / 2, element
 
 
+def orientations(count: int, seed: int) -> Rotation:
+    """`count` random orientations: each takes the structure's axes to the image's x, y and the beam."""
+    return Rotation.from_quat(np.random.default_rng([seed, count]).normal(size=(count, 4)))
+
+
 @lru_cache(maxsize=4)
 def projections(count: int, pixel_size: float, seed: int) -> list[Floats]:
-    """Projected potentials (V A) of the ribosome, less the ice that it displaces, at random orientations.
+    """Projected potentials (V A) of the ribosome, less the ice that it displaces, at `orientations`.
 
     Returns `count` square images of DIAMETER a side.
     """
     xyz, element = _atoms()
-    rng = np.random.default_rng([seed, count])
-    turns = Rotation.from_quat(rng.normal(size=(count, 4))).as_matrix().astype(np.float32)
+    turns = orientations(count, seed).as_matrix().astype(np.float32)
     side = int(fft.next_fast_len(int(np.ceil(DIAMETER / pixel_size)) + 8, real=True))
     s = frequencies((side, side), pixel_size)
     # The atoms are spread over four pixels with bilinear weights; this takes that blur out again.

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scipion_cloud.config import Config
     from scipion_cloud.jobs.backend import JobBackend
+    from scipion_cloud.jobs.batch import BatchBackend
+    from scipion_cloud.jobs.indexed import IndexedBackend
     from scipion_cloud.jobs.limits import Limits
     from scipion_cloud.jobs.local import LocalBackend
     from scipion_cloud.jobs.spec import JobId, JobInfo, JobLogs, JobSpec, JobState, JobStatus
 
 __all__ = [
+    "BatchBackend",
+    "IndexedBackend",
     "JobBackend",
     "JobId",
     "JobInfo",
@@ -26,7 +30,13 @@ __all__ = [
     "backend_for",
 ]
 
-_HOMES = {"JobBackend": "backend", "Limits": "limits", "LocalBackend": "local"}
+_HOMES = {
+    "BatchBackend": "batch",
+    "IndexedBackend": "indexed",
+    "JobBackend": "backend",
+    "Limits": "limits",
+    "LocalBackend": "local",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -35,9 +45,10 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'spec')}"), name)
 
 
-def backend_for(config: "Config") -> "JobBackend":
-    """The batch system that a configuration names."""
+def backend_for(config: "Config") -> "IndexedBackend":
+    """The home's queue, on the batch system that `<home>/jobs/system.json` names; on this machine without."""
     from scipion_cloud.jobs.limits import Limits  # noqa: PLC0415 - see above
-    from scipion_cloud.jobs.local import LocalBackend  # noqa: PLC0415
+    from scipion_cloud.jobs.systems import backend_at  # noqa: PLC0415
 
-    return LocalBackend(config.jobs, Limits.of_machine(config.cpus, config.memory_gb, config.max_queued))
+    limits = Limits.of_machine(config.cpus, config.memory_gb, config.max_queued, config.gpus)
+    return backend_at(config.jobs, limits)

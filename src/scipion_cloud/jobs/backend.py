@@ -1,7 +1,8 @@
 """The contract that every batch system fulfils; `scipion_cloud.testing.job_backend` tests it."""
 
+import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from scipion_cloud.jobs.spec import JobId, JobInfo, JobLogs, JobSpec, JobStatus
 
@@ -19,8 +20,15 @@ class JobBackend(ABC):
         """Queue a job, once: the same key (any text) gives the same job for ever, from any process.
 
         On return the job is safe; after an exception or a crash, submitting again with the key is right.
-        Raises QueueFull, or JobError when the job asks for more than the batch system has.
+        Raises QueueFull, or JobRefused when the job asks for more than the batch system has.
         """
+
+    def submit_all(self, jobs: Sequence[tuple[JobSpec, str]]) -> "builtins.list[JobId]":
+        """`submit` for many, each (specification, key): the ids in their order.
+
+        After an exception or a crash some may have been queued; doing all of it again is right.
+        """
+        return [self.submit(spec, key) for spec, key in jobs]
 
     @abstractmethod
     def status(self, ids: Iterable[JobId]) -> dict[JobId, JobStatus]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import NewType
+from typing import Any, NewType
 
 from scipion_cloud.errors import InvalidInput
 
@@ -44,12 +44,18 @@ class JobSpec:
     cwd: Path  # absolute
     name: str = "job"  # for people
     cpus: int = 1  # 0 for an interactive job, which waits for a person and must not wait for a CPU
-    memory_gb: float = 1.0  # GiB; what the scheduler sets aside
+    tasks: int = 1  # processes of MPI, each with that many CPUs, on one node of the batch system or many
+    gpus: int = 0  # on each node
+    memory_gb: float = 1.0  # GiB; what the scheduler sets aside, on each node
     hours: float | None = None  # the job is ended after this time
+    grace: float = 2.0  # seconds from the request to end (SIGTERM) to SIGKILL; long if it has data to save
     env: Mapping[str, str] = field(default_factory=dict)
     stdout: Path | None = None  # appended to; a file of the batch system's own if unset
     stderr: Path | None = None  # may be the same file as stdout
     owner: str = ""  # a label for people
+    resumable: bool = False  # started again when it was lost with its machine: it goes on by itself
+    site: str = ""  # where the broker is to send it; here if empty
+    parcel: Mapping[str, Any] | None = None  # what the broker needs to know for that (see `broker.parcel`)
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
@@ -58,10 +64,16 @@ class JobSpec:
             raise InvalidInput(f"A job's working folder must be an absolute path, not {str(self.cwd)!r}.")
         if self.cpus < 0:
             raise InvalidInput(f"A job needs at least 1 CPU (0 if it is interactive), not {self.cpus}.")
+        if self.tasks < 1:
+            raise InvalidInput(f"A job has at least 1 task, not {self.tasks}.")
+        if self.gpus < 0:
+            raise InvalidInput(f"A job cannot ask for {self.gpus} GPUs.")
         if not (math.isfinite(self.memory_gb) and self.memory_gb > 0):
             raise InvalidInput(f"A job's memory must be more than 0 GiB, not {self.memory_gb}.")
         if self.hours is not None and not (math.isfinite(self.hours) and self.hours > 0):
             raise InvalidInput(f"A job's time limit must be more than 0 hours, not {self.hours}.")
+        if not (math.isfinite(self.grace) and self.grace >= 0):
+            raise InvalidInput(f"A job's grace must be a number of seconds, not {self.grace}.")
         for name in self.env:
             if not name or "=" in name:
                 raise InvalidInput(f"{name!r} cannot be the name of an environment variable.")
@@ -101,6 +113,11 @@ class JobInfo:
     cpus: int
     memory_gb: float  # GiB
     status: JobStatus
+    grace: float = 2.0  # seconds, see JobSpec
+    tasks: int = 1
+    gpus: int = 0
+    site: str = ""
+    cwd: str = ""  # its working folder
 
 
 @dataclass(frozen=True)

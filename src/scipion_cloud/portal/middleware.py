@@ -6,12 +6,20 @@ from collections.abc import Callable
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 
-from scipion_cloud.errors import Conflict, InvalidInput, NotFound, QueueFull, ScipionCloudError
+from scipion_cloud.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    QueueFull,
+    ScipionCloudError,
+    StorageError,
+    StorageTransient,
+)
 from scipion_cloud.portal.troubles import trouble_of
 
 log = logging.getLogger(__name__)
 
-_STATUS = {Conflict: 409, InvalidInput: 422, QueueFull: 503}
+_STATUS = {Conflict: 409, InvalidInput: 422, QueueFull: 503, StorageTransient: 503, StorageError: 502}
 
 View = Callable[[HttpRequest], HttpResponse]
 

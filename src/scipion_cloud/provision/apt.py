@@ -39,15 +39,37 @@ DESKTOP = (
     Package("libxcb-keysyms1", "Scipion's Qt viewers"),
     Package("libxcb-xinerama0", "Scipion's Qt viewers"),
 )
+DATA = (
+    Package("openssh-client", "ssh, by which projects on SFTP servers and other sites are reached"),
+    Package("rsync", "files for jobs at other sites"),
+)
+SLURM = (
+    Package("slurmctld", "Slurm's controller"),
+    Package("slurmd", "Slurm on a node"),
+    Package("slurm-client", "sbatch, squeue and the like"),
+    Package("munge", "by which Slurm's programs know each other"),
+    Package("libpmix-dev", "srun --mpi=pmix, which looks for a link that only this package has"),
+)
 TESTS = (
     Package("chromium", "browser tests"),
     Package("postgresql", "the database tests on PostgreSQL"),
     Package("nginx-light", "the portal behind a proxy"),
+    Package("libnginx-mod-http-dav-ext", "WebDAV storages on nginx"),
     Package("curl", "the measure for uploads"),
     Package("openssl", "a certificate for the proxy"),
     Package("xclip", "the clipboard of a desktop"),
+    Package("openssh-server", "an SFTP storage"),
+    Package("strace", "system calls that are refused"),
+    Package("radosgw", "an S3 storage: Ceph's gateway"),
+    Package("ceph-mon", "the monitor of a Ceph cluster with that gateway"),
+    Package("ceph-osd", "the disk, in memory, of that cluster"),
+    Package("gridengine-master", "a second batch system"),
+    Package("gridengine-exec", "its nodes"),
+    Package("gridengine-client", "its commands"),
+    Package("iproute2", "ip, with which nodes and sites of their own networks are made"),
+    *SLURM,
 )
-RUNTIME = PROCESSING + DESKTOP
+RUNTIME = PROCESSING + DESKTOP + DATA
 
 
 def is_debian() -> bool:

@@ -17,7 +17,15 @@ PRIVATE = 0o700
 
 def folders(config: Config) -> list[Path]:
     """The folders of a home, none of which is anybody else's business."""
-    return [config.home, config.projects, config.jobs, config.desktops, config.results, logs(config)]
+    return [
+        config.home,
+        config.projects,
+        config.agents,
+        config.jobs,
+        config.desktops,
+        config.results,
+        logs(config),
+    ]
 
 
 def logs(config: Config) -> Path:

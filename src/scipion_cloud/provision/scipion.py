@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scipion_cloud.broker.queues import hosts_conf
 from scipion_cloud.config import Config
 from scipion_cloud.errors import ScipionCloudError, SetupError
 from scipion_cloud.provision.process import Report, stream
@@ -19,7 +20,6 @@ from scipion_cloud.tools.catalogue import forms_file, protocol_classes
 from scipion_cloud.tools.environment import scipion_environ, scipion_settings
 
 _REQUIREMENTS = Path(__file__).with_name("scipion-requirements.txt")
-_HOSTS = Path(__file__).with_name("scipion-hosts.conf")
 _PLUGIN = Path(__file__).parents[2] / "scipion_cloud_em"
 _RELION = "relion_run_motioncorr"
 _FORM_TIMEOUT = 300  # s; the first import compiles every module
@@ -104,7 +104,7 @@ class _Installer:
         packages = digest_of([_REQUIREMENTS, str(self.software)])
         plugin = digest_of([packages, *sorted(p for p in _PLUGIN.rglob("*") if _is_source(p))])
         settings = digest_of(
-            [_HOSTS, *map("=".join, scipion_settings(self.software).items()), *_relion_programs()]
+            [hosts_conf(), *map("=".join, scipion_settings(self.software).items()), *_relion_programs()]
         )
         forms = digest_of([plugin, settings, *protocol_classes()])
         links = self.home / "software" / "em" / "relion-3.1" / "bin" / _RELION
@@ -159,7 +159,7 @@ class _Installer:
         conf.mkdir(parents=True, exist_ok=True)
         lines = [f"{k} = {v.replace('%', '%%')}" for k, v in scipion_settings(self.software).items()]
         _write(conf / "scipion.conf", "\n".join(["[PYWORKFLOW]", *lines, ""]))
-        _write(conf / "hosts.conf", _HOSTS.read_text())
+        _write(conf / "hosts.conf", hosts_conf())
         _write(conf / "protocols.conf", "[PROTOCOLS]\n")  # the views come from the plugins
         (self.home / "cache" / "matplotlib").mkdir(parents=True, exist_ok=True)
 

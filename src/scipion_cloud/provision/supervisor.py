@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,10 +94,14 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"!")
 
-    def stop(self) -> None:
-        """Ask every child to end (SIGTERM), then end its whole session (SIGKILL). May be repeated."""
+    def stop(self, names: Collection[str] | None = None) -> None:
+        """Ask every child, or those of these names, to end (SIGTERM), then end its whole session (SIGKILL).
+
+        Nothing is started again afterwards. May be repeated.
+        """
         self._stopping = True
-        living = [child for child in self._children if child.process is not None]
+        wanted = [child for child in self._children if names is None or child.spec.name in names]
+        living = [child for child in wanted if child.process is not None]
         for child in living:
             assert child.process is not None  # noqa: S101 - chosen so above
             child.process.terminate()
@@ -109,7 +113,10 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 self._notice(f"{child.spec.name} did not stop in time and was killed")
             self._finish(child)
-        self._state.unlink(missing_ok=True)
+        if names is None:
+            self._state.unlink(missing_ok=True)
+        else:
+            self._note()
 
     def pids(self) -> dict[str, int | None]:
         """Process id of each child by name; None while it waits for its restart."""

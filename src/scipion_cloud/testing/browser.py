@@ -15,6 +15,17 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 
+# whether the desktop shows finished boxes: Scipion paints them in this green
+GREEN_BOXES = """() => {
+  const canvas = document.querySelector("canvas");
+  if (!canvas || !canvas.width) return false;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let green = 0;
+  for (let i = 0; i < data.length; i += 4)
+    if ([0xD2, 0xF5, 0xCB].every((level, k) => Math.abs(data[i + k] - level) < 8)) green++;
+  return green > 2000;
+}"""
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:

@@ -8,6 +8,7 @@ PostgreSQL server instead of SQLite.
 
 import os
 import shutil
+import signal
 import tempfile
 from contextlib import ExitStack
 
@@ -20,6 +21,12 @@ _OURS = [f"{ENV_PREFIX}{name.upper()}" for name in Config.model_fields if name !
 _DATABASE_FIXTURES = {"db", "transactional_db", "django_db_reset_sequences"}
 for _name in _OURS:
     os.environ.pop(_name, None)
+
+# a shell's background jobs ignore Ctrl-C, and nohup the end of the terminal: so would what the tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # for children it is as it always was
 
 # short, for the desktops' sockets, and not below a folder that pytest keeps for later
 HOME = tempfile.mkdtemp(prefix="sct-")

@@ -5,19 +5,22 @@ class TestSlurm(JobBackendContract):
     def backend(self): ...
 """
 
+import contextlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scipion_cloud.errors import JobError, NotFound
+from scipion_cloud.errors import JobRefused, NotFound
 from scipion_cloud.jobs import JobBackend, JobId, JobSpec, JobState, JobStatus
 
 ODD_TEXTS = {
@@ -74,6 +77,16 @@ def wait_file(path: Path, seconds: float = 120) -> str:
     return path.read_text()
 
 
+def working_in(folder: Path) -> list[int]:
+    """The processes that have this as their working folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and (entry / "cwd").readlink() == folder:
+                found.append(int(entry.name))
+    return found
+
+
 def is_alive(pid: int) -> bool:
     """True while a process runs; a zombie does not."""
     try:
@@ -93,46 +106,44 @@ def submitter(backend: JobBackend, spec: JobSpec, key: str) -> "subprocess.Popen
 
 
 class JobBackendContract:
-    """What every batch system does. `cpus` are all that it has: a job that takes them holds back the rest."""
+    """What every batch system does. CPUs, memory and GPUs are all that it has, on one node."""
 
     cpus = 2
+    memory_gb = 2.0
+    gpus = 2
+    tells_gpus = True  # jobs see in CUDA_VISIBLE_DEVICES which GPUs are theirs
 
     @pytest.fixture
     def backend(self) -> JobBackend:
         """The batch system under test; nothing else uses it."""
         raise NotImplementedError
 
-    def test_success(self, backend: JobBackend, tmp_path: Path) -> None:
-        (status,) = wait_for(backend, backend.submit(sh("sleep 0.1", tmp_path), "a"))
-        assert (status.state, status.exit_code) == (JobState.DONE, 0)
-        assert status.submitted is not None
-        assert status.started is not None
-        assert status.ended is not None
-        assert status.submitted <= status.started < status.ended
-        assert status.ended.utcoffset() is not None
-
-    def test_failure(self, backend: JobBackend, tmp_path: Path) -> None:
-        (status,) = wait_for(backend, backend.submit(sh("exit 3", tmp_path), "a"))
-        assert (status.state, status.exit_code) == (JobState.FAILED, 3)
-        assert "3" in status.reason
-
-    @pytest.mark.parametrize("signal", ["KILL", "SEGV"])
-    def test_death_by_signal(self, backend: JobBackend, tmp_path: Path, signal: str) -> None:
-        (status,) = wait_for(backend, backend.submit(sh(f"kill -{signal} $$", tmp_path), "a"))
-        assert status.state is JobState.FAILED
-        assert status.exit_code == {"KILL": -9, "SEGV": -11}[signal]
-        assert f"SIG{signal}" in status.reason
-
-    def test_missing_program(self, backend: JobBackend, tmp_path: Path) -> None:
-        spec = JobSpec(("no-such-program",), tmp_path, memory_gb=0.1)
-        (status,) = wait_for(backend, backend.submit(spec, "a"))
-        assert status.state is JobState.FAILED
-        assert "no-such-program" in status.reason
-
-    def test_missing_folder(self, backend: JobBackend, tmp_path: Path) -> None:
-        (status,) = wait_for(backend, backend.submit(sh("true", tmp_path / "no-such-folder"), "a"))
-        assert status.state is JobState.FAILED
-        assert "no-such-folder" in status.reason
+    def test_endings(self, backend: JobBackend, tmp_path: Path) -> None:
+        scripts = ("sleep 0.1", "exit 3", "kill -KILL $$", "kill -SEGV $$")
+        specs = [
+            *(sh(script, tmp_path) for script in scripts),
+            JobSpec(("no-such-program",), tmp_path, memory_gb=0.1),
+            sh("true", tmp_path / "no-such-folder"),
+            sh("sleep 1000", tmp_path, hours=0.5 / 3600),
+        ]
+        jobs = [backend.submit(spec, f"{n}") for n, spec in enumerate(specs)]
+        done, three, killed, crashed, program, folder, late = wait_for(backend, *jobs)
+        assert (done.state, done.exit_code, done.reason) == (JobState.DONE, 0, "")
+        assert done.submitted is not None
+        assert done.started is not None
+        assert done.ended is not None
+        assert done.submitted <= done.started < done.ended
+        assert done.ended.utcoffset() is not None
+        for status, code, word in (
+            (three, 3, "3"),
+            (killed, -9, "SIGKILL"),
+            (crashed, -11, "SIGSEGV"),
+            (program, None, "no-such-program"),
+            (folder, None, "no-such-folder"),
+            (late, -15, "time limit"),
+        ):
+            assert (status.state, status.exit_code) == (JobState.FAILED, code)
+            assert word in status.reason
 
     def test_same_key_same_job(self, backend: JobBackend, tmp_path: Path) -> None:
         spec = sh("echo ran >> marks", tmp_path)
@@ -179,26 +190,29 @@ class JobBackendContract:
         with pytest.raises(NotFound, match="987654"):
             backend.logs(nobody)
 
-    @pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS.keys())
-    def test_odd_texts(self, backend: JobBackend, tmp_path: Path, text: str) -> None:
-        cwd = tmp_path / text.replace("/", "_")
-        cwd.mkdir()
+    def test_odd_texts(self, backend: JobBackend, tmp_path: Path) -> None:
         script = 'printf %s "$1" > arg; printf %s "$ODD" > env'
-        spec = JobSpec(
-            ("bash", "-c", script, "x", text), cwd, text, env={"ODD": text}, owner=text, memory_gb=0.1
-        )
-        job = backend.submit(spec, text)
-        assert backend.find(text) == job
-        assert backend.find(text + " ") is None
-        (status,) = wait_for(backend, job)
-        assert status.state is JobState.DONE, status.reason
-        assert (cwd / "arg").read_bytes() == (cwd / "env").read_bytes() == os.fsencode(text)
-        (info,) = backend.list()
-        assert (info.id, info.name, info.owner) == (job, text, text)
+        jobs = {}
+        for text in ODD_TEXTS.values():
+            cwd = tmp_path / text.replace("/", "_")
+            cwd.mkdir()
+            argv = ("bash", "-c", script, "x", text)
+            spec = JobSpec(argv, cwd, text, env={"ODD": text}, owner=text, memory_gb=0.1)
+            jobs[text] = backend.submit(spec, text)
+            assert backend.find(text) == jobs[text]
+            assert backend.find(text + " ") is None
+        for status in wait_for(backend, *jobs.values()):
+            assert status.state is JobState.DONE, status.reason
+        listed = {info.id: info for info in backend.list()}
+        for text, job in jobs.items():
+            cwd = tmp_path / text.replace("/", "_")
+            assert (cwd / "arg").read_bytes() == (cwd / "env").read_bytes() == os.fsencode(text)
+            assert (listed[job].name, listed[job].owner) == (text, text)
 
     def test_environment(self, backend: JobBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("SOME_SECRET", "hunter2")
-        job = backend.submit(sh("env", tmp_path, env={"A": "1", "LANG": "C.UTF-8"}), "a")
+        with monkeypatch.context() as patch:
+            patch.setenv("SOME_SECRET", "hunter2")
+            job = backend.submit(sh("env", tmp_path, env={"A": "1", "LANG": "C.UTF-8"}), "a")
         wait_for(backend, job)
         lines = backend.logs(job).stdout.splitlines()
         assert {"A=1", "LANG=C.UTF-8", f"SCIPION_CLOUD_JOB_ID={job}"} <= set(lines)
@@ -224,28 +238,91 @@ class JobBackendContract:
     def test_order_of_the_queue(self, backend: JobBackend, tmp_path: Path) -> None:
         jobs = [
             backend.submit(sh(f"echo {n} >> order; sleep 0.05", tmp_path, cpus=self.cpus), f"{n}")
-            for n in range(6)
+            for n in range(4)
         ]
         assert JobState.QUEUED in {s.state for s in backend.status(jobs).values()}
         listed = [info.id for info in backend.list() if not info.status.state.is_final]
         assert listed
         assert listed == jobs[-len(listed) :]
         wait_for(backend, *jobs)
-        assert (tmp_path / "order").read_text().split() == list("012345")
+        assert (tmp_path / "order").read_text().split() == list("0123")
 
     def test_many_at_once(self, backend: JobBackend, tmp_path: Path) -> None:
-        jobs = [backend.submit(sh(f"exit {n % 3}", tmp_path), f"{n}") for n in range(24)]
-        assert len(set(jobs)) == 24
-        assert [s.exit_code for s in wait_for(backend, *jobs)] == [n % 3 for n in range(24)]
-        assert {info.id for info in backend.list(limit=24)} == set(jobs)
+        """Equal ones and others, in one call; the second time all of them are known."""
+        jobs = [(sh(f"exit {n % 3}", tmp_path), f"{n}") for n in range(12)]
+        jobs.insert(5, (sh("exit 5", tmp_path, memory_gb=0.2), "other"))
+        known = backend.submit(*jobs[2])
+        ids = backend.submit_all(jobs)
+        assert len(set(ids)) == 13
+        assert ids[2] == known
+        assert backend.submit_all(jobs) == ids
+        assert [backend.find(key) for _, key in jobs] == ids
+        codes = [status.exit_code for status in wait_for(backend, *ids)]
+        assert codes == [0, 1, 2, 0, 1, 5, 2, 0, 1, 2, 0, 1, 2]
+        assert {info.id for info in backend.list(limit=13)} == set(ids)
         assert len(backend.list(limit=5)) == 5
 
     def test_too_big_is_refused(self, backend: JobBackend, tmp_path: Path) -> None:
-        with pytest.raises(JobError, match="CPUs"):
-            backend.submit(sh("true", tmp_path, cpus=100_000), "a")
-        with pytest.raises(JobError, match="memory"):
-            backend.submit(sh("true", tmp_path, memory_gb=1e9), "b")
+        too_much: tuple[tuple[dict[str, Any], str], ...] = (
+            ({"cpus": 100_000}, "CPUs"),
+            ({"memory_gb": 1e9}, "memory"),
+            ({"gpus": self.gpus + 1}, "GPUs"),
+        )
+        for fields, word in too_much:
+            with pytest.raises(JobRefused, match=word):
+                backend.submit(sh("true", tmp_path, **fields), "a")
+            with pytest.raises(JobRefused, match=word):
+                backend.submit_all([(sh("true", tmp_path), "b"), (sh("true", tmp_path, **fields), "c")])
         assert backend.find("a") is None
+        assert backend.find("c") is None
+
+    def test_what_is_asked_for_is_set_aside(self, backend: JobBackend, tmp_path: Path) -> None:
+        """A second one has to wait when the first has taken the tasks' CPUs, most of the memory, or a GPU."""
+        asked: tuple[dict[str, Any], ...] = (
+            {"tasks": self.cpus},
+            {"memory_gb": 0.6 * self.memory_gb},
+            *([{"gpus": self.gpus}] if self.gpus else []),
+        )
+        for n, fields in enumerate(asked):
+            specs = [sh(f"echo > '{n} {m}'; sleep 1000", tmp_path, **fields) for m in range(2)]
+            first, second = backend.submit_all([(spec, f"{n} {m}") for m, spec in enumerate(specs)])
+            wait_file(tmp_path / f"{n} 0")  # it counts as running before its program does anything
+            assert backend.status([second])[second].state is JobState.QUEUED
+            backend.cancel([second, first])
+            assert not (tmp_path / f"{n} 1").exists()
+
+    def test_jobs_at_a_time_have_different_gpus(self, backend: JobBackend, tmp_path: Path) -> None:
+        together = min(self.cpus, self.gpus)
+        script = "echo $CUDA_VISIBLE_DEVICES > {}; sleep 1000"
+        specs = [sh(script.format(n), tmp_path, gpus=1) for n in range(together)]
+        jobs = backend.submit_all([(spec, f"{n}") for n, spec in enumerate(specs)])
+        given = {wait_file(tmp_path / f"{n}").strip() for n in range(together)}
+        backend.cancel(jobs)
+        if self.tells_gpus:
+            assert given <= {f"{n}" for n in range(self.gpus)}
+            assert len(given) == together
+
+    def test_lost_with_its_machine(self, backend: JobBackend, tmp_path: Path) -> None:
+        """Killed with all that looks after it, a job is started again if it can go on by itself.
+
+        Never beside what the first start has left there.
+        """
+        (tmp_path / "again").mkdir()
+        script = "echo ran >> {0}; [ $(wc -l < {0}) = 1 ] && kill -9 $PPID && sleep 1000"
+        gone, goes_on = backend.submit_all(
+            [
+                (sh(script.format("gone"), tmp_path), "gone"),
+                (sh(f"{script.format('on')}; true", tmp_path / "again", resumable=True), "on"),
+            ]
+        )
+        lost, done = wait_for(backend, gone, goes_on)
+        assert (lost.state, done.state) == (JobState.FAILED, JobState.DONE)
+        assert "again" in lost.reason
+        assert (tmp_path / "gone").read_text() == "ran\n"
+        assert (tmp_path / "again" / "on").read_text() == "ran\nran\n"
+        assert not working_in(tmp_path / "again")
+        for pid in working_in(tmp_path):  # no batch system sees what lost its parents
+            os.kill(pid, signal.SIGKILL)
 
     def test_interactive_job_does_not_wait_for_a_cpu(self, backend: JobBackend, tmp_path: Path) -> None:
         first = backend.submit(sh("sleep 60", tmp_path, cpus=self.cpus), "a")
@@ -281,6 +358,14 @@ class JobBackendContract:
         assert status.state is JobState.CANCELLED
         assert status.ended is not None
         backend.cancel([job])
+
+    def test_cancel_gives_the_time_that_a_job_asks_for(self, backend: JobBackend, tmp_path: Path) -> None:
+        saving = "trap 'sleep 3; echo saved > mark; exit 0' TERM; echo > ready; while :; do sleep 0.1; done"
+        job = backend.submit(replace(sh(saving, tmp_path), grace=120), "a")
+        wait_file(tmp_path / "ready")
+        backend.cancel([job])
+        assert (tmp_path / "mark").read_text() == "saved\n"
+        assert backend.status([job])[job].state is JobState.CANCELLED
 
     def test_cancel_leaves_what_has_ended(self, backend: JobBackend, tmp_path: Path) -> None:
         job = backend.submit(sh("exit 4", tmp_path), "a")

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from scipion_cloud.testing.servers.daemon import free_port
 
 _LINK = re.compile(r"https?://\S+/sign-in/\S+")
 
@@ -28,13 +29,6 @@ class RunningService:
     def log(self) -> str:
         """What `up` printed so far."""
         return (self.home / "up.log").read_text(errors="replace")
-
-
-def free_port() -> int:
-    """A TCP port of this machine that nobody listens on right now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def start_service(

@@ -20,7 +20,7 @@ def forms_file(config: Config) -> Path:
 
 def protocol_classes() -> tuple[str, ...]:
     """The protocols whose forms the tools need."""
-    return tuple(dict.fromkeys(field.protocol for tool in _TOOLS for field in tool.fields))
+    return tuple(dict.fromkeys(f.protocol for tool in _TOOLS for f in tool.fields if f.protocol))
 
 
 def tools() -> tuple[Tool, ...]:
@@ -47,7 +47,7 @@ def _completed(file: Path, _version: int) -> tuple[Tool, ...]:
     described = {name: {p["name"]: p for p in form["params"]} for name, form in forms.items()}
 
     def complete(plain: Tool) -> Tool:
-        fields = tuple(f.completed(described[f.protocol][f.param]) for f in plain.fields)
+        fields = tuple(f.completed(described[f.protocol][f.param]) if f.protocol else f for f in plain.fields)
         return replace(plain, fields=fields)
 
     return tuple(complete(plain) for plain in _TOOLS)

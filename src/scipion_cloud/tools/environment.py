@@ -56,7 +56,9 @@ def scipion_environ(config: Config, projects_root: Path) -> dict[str, str]:
         "SCIPION_HOME": str(home),
         "SCIPION_CONFIG": str(conf),
         "SCIPION_LOCAL_CONFIG": str(conf),
-        "SCIPION_HOSTS": str(conf.with_name("hosts.conf")),
+        "SCIPION_HOSTS": str(
+            hosts_file(config) if hosts_file(config).exists() else conf.with_name("hosts.conf")
+        ),
         "SCIPION_PROTOCOLS": str(conf.with_name("protocols.conf")),
         "SCIPION_DOMAIN": "pwem",
         "SCIPION_PYTHON": str(config.scipion_python),
@@ -69,6 +71,11 @@ def scipion_environ(config: Config, projects_root: Path) -> dict[str, str]:
         ENV_PREFIX + "SOFTWARE": str(config.software),
     }
     return environ
+
+
+def hosts_file(config: Config) -> Path:
+    """Scipion's `hosts.conf` of this home, which has its own sites; the installation's stands in for it."""
+    return config.home / "scipion-hosts.conf"
 
 
 def command_folder() -> Path | None:

@@ -17,7 +17,7 @@ class Field:
     """One parameter. `kind` is float, int, bool, choice, file (a path in the project's data) or text."""
 
     name: str
-    protocol: str  # the protocol class and the parameter of its form that it sets
+    protocol: str  # the protocol class and the parameter of its form that it sets; "" if it sets none
     param: str
     label: str = ""
     kind: str = ""

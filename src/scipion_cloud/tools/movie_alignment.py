@@ -6,9 +6,10 @@ from typing import Any
 
 from scipion_cloud.tools.form import Field, Value
 from scipion_cloud.tools.inputs import LinkedInputs
+from scipion_cloud.tools.movies.results import PROTOCOL
 from scipion_cloud.tools.tool import Tool
 
-_IMPORT, _ALIGN = "ProtImportMovies", "ProtRelionMotioncor"
+_IMPORT, _ALIGN = "ProtImportMovies", PROTOCOL
 
 _FIELDS = (
     Field(
@@ -218,6 +219,19 @@ _FIELDS = (
         help="CPUs that one movie uses.",
         explain="Between 1 and 256.",
     ),
+    Field(
+        "at_a_time",
+        "",
+        "",
+        "Movies at a time",
+        kind="int",
+        low=0,
+        high=1000,
+        default=0,
+        advanced=True,
+        help="0 takes as many as there is room for, each with its threads; at another site it is always 1.",
+        explain="Between 0 and 1000.",
+    ),
 )
 
 
@@ -268,4 +282,6 @@ TOOL = Tool(
     fields=_FIELDS,
     steps=_steps,
     check=_check,
+    main="align",
+    packages=("relion",),
 )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from django.core.cache import cache
 from django.http import HttpResponseBase
 from django.test import Client
+from django.utils import timezone
 
 from scipion_cloud.model import Role
-from scipion_cloud.records.models import ApiToken, Membership, Movie, Project, Run, User
+from scipion_cloud.records.models import ApiToken, Desktop, Membership, Movie, Project, Run, User
 
 
 @dataclass
@@ -88,6 +90,13 @@ def run(project: Project) -> Run:
     Movie.objects.create(run=run, index=1, name="day 1/a.tiff", stem="a", **numbers)
     Movie.objects.create(run=run, index=2, name="day 1/b.tiff", stem="b")
     return run
+
+
+@pytest.fixture
+def desktop(project: Project) -> Desktop:
+    """A desktop that is open, as the database says."""
+    deadline = timezone.now() + timedelta(hours=1)
+    return Desktop.objects.create(project=project, user=project.owner, deadline=deadline)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from scipion_cloud.records.models import Desktop, Project
 def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Desktop]:
     """The desktops whose job would have been submitted."""
     found: list[Desktop] = []
-    monkeypatch.setattr("scipion_cloud.portal.api.desktops.start_desktop", found.append)
+    monkeypatch.setattr("scipion_cloud.portal.services.desktops.start_desktop", found.append)
     return found
 
 

@@ -65,11 +65,11 @@ def test_deletion_moves_the_folder_to_the_trash(
     assert not project.path.exists()
 
 
-def test_what_is_at_work_is_not_deleted(owner: Any, project: Project, run: Run) -> None:
-    answer = owner.json("DELETE", f"/projects/{project.id}", status=409)
-    assert "run" in answer["detail"]
+def test_what_is_at_work_is_not_deleted(owner: Any, project: Project, run: Run, desktop: Desktop) -> None:
+    told = owner.json("DELETE", f"/projects/{project.id}", status=409)["detail"]
+    assert "run" in told
+    assert "desktop" in told
     Run.objects.update(state=RunState.FINISHED.value)
-    desktop = services.open_desktop(owner.user, project)
     assert "desktop" in owner.json("DELETE", f"/projects/{project.id}", status=409)["detail"]
     Desktop.objects.filter(pk=desktop.pk).update(state=DesktopState.STOPPED.value)
     owner.json("DELETE", f"/projects/{project.id}", status=204)

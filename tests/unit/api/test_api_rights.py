@@ -13,7 +13,7 @@ from scipion_cloud.model import Role
 from scipion_cloud.portal import services
 from scipion_cloud.portal.api import api
 from scipion_cloud.portal.rights import project_for
-from scipion_cloud.records.models import Project, Run
+from scipion_cloud.records.models import Desktop, Project, Run
 
 GOLDEN = Path(__file__).parents[3] / "docs" / "openapi.json"
 QUERIES = {"delete_data": "?path=a.mrc"}
@@ -22,7 +22,9 @@ BODIES: dict[str, Any] = {
     "create_project": {"name": "x"},
     "add_member": {"email": "sven@example.org", "role": "viewer"},
     "plan_uploads": {"files": []},
-    "start_run": {"tool": "movie-alignment"},
+    **{name: {"tool": "movie-alignment"} for name in ("start_run", "list_offers")},
+    **{name: {} for name in ("open_project", "extend_project", "close_project")},
+    "connect_storage": {"name": "x", "url": "sftp://x@y/z"},
 }
 
 
@@ -45,13 +47,20 @@ OF_PROJECTS = [operation for operation in ALL if "{project_id}" in operation[2]]
 
 def address(path: str, project: object, run: object, desktop: object, user: int) -> str:
     return path.format(
-        project_id=project, run_id=run, desktop_id=desktop, user_id=user, index=1, tool_id="movie-alignment"
+        project_id=project,
+        run_id=run,
+        desktop_id=desktop,
+        user_id=user,
+        index=1,
+        number=1,
+        storage_id=uuid.uuid4(),
+        tool_id="movie-alignment",
+        name="here",
     )
 
 
 @pytest.fixture
-def ids(owner: Any, viewer: Any, project: Project, run: Run) -> dict[str, Any]:
-    desktop = services.open_desktop(owner.user, project)
+def ids(owner: Any, viewer: Any, project: Project, run: Run, desktop: Desktop) -> dict[str, Any]:
     return {"project": project.id, "run": run.id, "desktop": desktop.id, "user": owner.user.pk}
 
 

@@ -3,7 +3,17 @@
 from ninja import NinjaAPI
 from ninja.operation import Operation
 
-from scipion_cloud.portal.api import account, data, desktops, projects, runs, tools
+from scipion_cloud.portal.api import (
+    account,
+    data,
+    deployments,
+    desktops,
+    projects,
+    runs,
+    sites,
+    storages,
+    tools,
+)
 from scipion_cloud.portal.api.auth import Session, Token
 from scipion_cloud.portal.api.parser import TextParser
 from scipion_cloud.portal.api.problems import handle_problems
@@ -29,7 +39,9 @@ api = Api(
 handle_problems(api)
 api.add_router("", account.router)
 api.add_router("/tools", tools.router)
-for part in (projects, data, runs, desktops):
+api.add_router("/storages", storages.router)
+api.add_router("/sites", sites.router)
+for part in (projects, data, runs, desktops, deployments):
     api.add_router("/projects", part.router)
 
 __all__ = ["api"]

@@ -4,7 +4,6 @@ import uuid
 
 from ninja import Router, Status
 
-from scipion_cloud.controller.desktops import start_desktop
 from scipion_cloud.errors import NotFound
 from scipion_cloud.model import Role
 from scipion_cloud.portal import services
@@ -30,7 +29,6 @@ def open_desktop(request: ApiRequest, project_id: uuid.UUID) -> Status[Desktop]:
     """Open the project's desktop; answers with the one that is open already if there is one."""
     project = project_for(request.auth, project_id, Role.EDITOR)
     desktop = services.open_desktop(request.auth, project)
-    start_desktop(desktop)  # at once, without waiting for the controller's next look
     desktop.refresh_from_db()
     return Status(201, Desktop.of(desktop))
 

@@ -10,7 +10,14 @@ from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from pydantic import Field
 
-from scipion_cloud.errors import Conflict, InvalidInput, NotFound, ScipionCloudError
+from scipion_cloud.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    ScipionCloudError,
+    StorageError,
+    StorageTransient,
+)
 from scipion_cloud.portal.troubles import trouble_of
 
 log = logging.getLogger(__name__)
@@ -23,9 +30,15 @@ class Problem(Schema):
     errors: dict[str, str] = Field(default={}, description="Messages by field, where the fields are known.")
 
 
-PROBLEMS: dict[int, type[Problem]] = dict.fromkeys((401, 403, 404, 409, 422, 429, 503), Problem)
+PROBLEMS: dict[int, type[Problem]] = dict.fromkeys((401, 403, 404, 409, 422, 429, 502, 503), Problem)
 
-_STATUS: dict[type[ScipionCloudError], int] = {InvalidInput: 422, NotFound: 404, Conflict: 409}
+_STATUS: dict[type[ScipionCloudError], int] = {
+    InvalidInput: 422,
+    NotFound: 404,
+    Conflict: 409,
+    StorageTransient: 503,
+    StorageError: 502,
+}
 
 
 def handle_problems(api: NinjaAPI) -> None:

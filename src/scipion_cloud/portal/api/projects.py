@@ -7,6 +7,7 @@ from datetime import datetime
 from ninja import Router, Schema, Status
 from pydantic import Field
 
+from scipion_cloud.errors import InvalidInput
 from scipion_cloud.model import Role
 from scipion_cloud.portal import services
 from scipion_cloud.portal.api.auth import ApiRequest
@@ -22,15 +23,63 @@ router = Router(tags=["projects"])
 @router.get("", response={200: list[Project], **PROBLEMS}, summary="Projects")
 def list_projects(request: ApiRequest) -> list[Project]:
     """The projects that you own or are a member of, the newest first."""
-    rows = models.Project.objects.visible_to(request.auth).select_related("owner").order_by("-created")
+    rows = (
+        models.Project.objects.visible_to(request.auth)
+        .select_related("owner", "preparation")
+        .order_by("-created")
+    )
     return [Project.of(row, request.auth) for row in rows]
 
 
 @router.post("", response={201: Project, **PROBLEMS}, summary="Create a project")
 def create_project(request: ApiRequest, data: NewProject) -> Status[Project]:
-    """Make a project that you own; takes a few seconds, in which Scipion writes its files."""
-    row = services.create_project(request.auth, data.name, data.description, demo=data.demo)
+    """Make a project that you own; takes a few seconds, in which Scipion writes its files.
+
+    A copy (`clone_of`) and one from an `archive` come at once; `preparation` tells how far their files are.
+    """
+    place, source = (
+        services.Place(services.connection_for(request.auth, storage), folder) if storage else None
+        for storage, folder in ((data.storage, data.folder), (data.source, data.source_folder))
+    )
+    origin = _origin(request, data)
+    if origin is not None:
+        if data.existing or data.demo:
+            raise InvalidInput(
+                "A project begins with one thing: a copy, an archive, examples, or what lies there."
+            )
+        row = services.copy_project(
+            request.auth, data.name, data.description, origin=origin, place=place, source=source
+        )
+    elif data.existing:
+        if place is None:
+            raise InvalidInput(errors={"storage": "Say in which storage the project lies."})
+        row = services.adopt_project(request.auth, data.name, data.description, place=place, source=source)
+    else:
+        row = services.create_project(
+            request.auth, data.name, data.description, demo=data.demo, place=place, source=source
+        )
     return Status(201, Project.of(row, request.auth))
+
+
+def _origin(request: ApiRequest, data: NewProject) -> services.Origin | None:
+    if data.clone_of is not None and data.archive is not None:
+        raise InvalidInput(errors={"archive": "Give either a project or an archive to begin with."})
+    if data.archive is not None:
+        if not data.archive.path:
+            raise InvalidInput(errors={"archive": "Give the archive's path in the project's data."})
+        return services.Origin(project_for(request.auth, data.archive.project), data.archive.path)
+    if data.clone_of is not None:
+        return services.Origin(project_for(request.auth, data.clone_of), generation=data.generation)
+    return None
+
+
+@router.post(
+    "/{uuid:project_id}/preparation/again", response={202: Project, **PROBLEMS}, summary="Copy again"
+)
+def copy_again(request: ApiRequest, project_id: uuid.UUID) -> Status[Project]:
+    """Try again to bring the files of a copy, or of an archive; refused with 409 unless that has failed."""
+    services.copy_again(request.auth, project_for(request.auth, project_id, Role.MANAGER))
+    return Status(202, get_project(request, project_id))
 
 
 @router.get("/{uuid:project_id}", response={200: Project, **PROBLEMS}, summary="One project")

@@ -10,7 +10,7 @@ from ninja import Router, Schema, Status
 from pydantic import Field, JsonValue
 
 from scipion_cloud.errors import NotFound
-from scipion_cloud.model import MovieState, Role, RunState
+from scipion_cloud.model import AUTOMATIC, MovieState, Role, RunState
 from scipion_cloud.portal import services
 from scipion_cloud.portal.api.auth import ApiRequest
 from scipion_cloud.portal.api.problems import PROBLEMS
@@ -19,9 +19,11 @@ from scipion_cloud.portal.rights import project_for
 from scipion_cloud.portal.services.outputs import STAR_NAME, run_outputs
 from scipion_cloud.portal.services.runs import with_movie_counts
 from scipion_cloud.records import models
+from scipion_cloud.tools import catalogue
 
 router = Router(tags=["runs"])
 _ALL = "/{uuid:project_id}/runs"
+_OFFERS = "/{uuid:project_id}/offers"
 _ONE = _ALL + "/{uuid:run_id}"
 
 
@@ -36,6 +38,41 @@ class NewRun(Schema):
         "", description="A folder of the data or a pattern as day1/*.tiff; all movies if empty."
     )
     label: str = Field("", max_length=120)
+    where: str = Field(
+        AUTOMATIC, max_length=30, description="automatic, here, or the name of a site that offers it."
+    )
+
+
+class SiteOffer(Schema):
+    """What a site offers for a run, or why it refuses."""
+
+    where: str = Field(description="To be sent as `where` of a new run.")
+    title: str
+    possible: bool
+    reasons: list[str] = Field(description="All that speaks against it; else what is to be known about it.")
+    wait: float = Field(description="Seconds until the run would start, once its files are there.")
+    transfer: float = Field(description="Seconds for its files, there and back.")
+    bytes: int = Field(description="That go there and come back.")
+    end: float = Field(description="Seconds until the results are here.")
+    cost: float | None
+    currency: str
+
+    @classmethod
+    def of(cls, found: services.SiteOffer) -> Self:
+        """From the broker's answer."""
+        offer = found.offer
+        return cls(
+            where=found.name,
+            title=found.site.label,
+            possible=offer.possible,
+            reasons=list(offer.reasons),
+            wait=offer.wait,
+            transfer=offer.transfer,
+            bytes=found.size,
+            end=offer.end,
+            cost=offer.cost,
+            currency=found.currency,
+        )
 
 
 class MovieCount(Schema):
@@ -57,6 +94,9 @@ class Run(Schema):
     started_by: Person | None
     state: RunState
     message: str = Field(description="Why it failed or waits, if it does.")
+    where: str = Field(description="As wished: automatic, here, or a site's name.")
+    site: str = Field(description="The site that it was given to; empty if it runs here.")
+    phase: str = Field(description="What is being done about the part of it that runs at a site.")
     movies: MovieCount
     created: datetime
     started: datetime | None
@@ -75,6 +115,9 @@ class Run(Schema):
             started_by=Person.of(run.user) if run.user else None,
             state=run.status,
             message=run.message,
+            where=run.where,
+            site=run.site,
+            phase="" if run.status.is_final else run.phase,
             movies=MovieCount(total=total, done=done, failed=failed),
             created=run.created,
             started=run.started,
@@ -124,10 +167,18 @@ def list_runs(request: ApiRequest, project_id: uuid.UUID) -> list[Run]:
 def start_run(request: ApiRequest, project_id: uuid.UUID, data: NewRun) -> Status[Run]:
     """Start a tool. Values and movies are checked before; 422 tells by field what is wrong."""
     project = project_for(request.auth, project_id, Role.EDITOR)
-    row = services.start_run(
-        request.auth, project, data.tool, data.parameters, movies=data.movies, label=data.label
-    )
+    extra = {"movies": data.movies, "label": data.label, "where": data.where}
+    row = services.start_run(request.auth, project, data.tool, data.parameters, **extra)
     return Status(201, Run.of(_run(request, project_id, row.id)))
+
+
+@router.post(_OFFERS, response={200: list[SiteOffer], **PROBLEMS}, summary="Where a run can compute")
+def list_offers(request: ApiRequest, project_id: uuid.UUID, data: NewRun) -> list[SiteOffer]:
+    """What each site offers for this run, the best first; empty where there is no site but this one."""
+    project = project_for(request.auth, project_id, Role.EDITOR)
+    chosen = catalogue.tool(data.tool)
+    values = chosen.validate(data.parameters)
+    return [SiteOffer.of(found) for found in services.choice(project, chosen, values, data.movies)]
 
 
 @router.get(_ONE, response={200: Run, **PROBLEMS}, summary="One run")

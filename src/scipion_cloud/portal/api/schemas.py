@@ -2,13 +2,16 @@
 
 import uuid
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from ninja import Schema
 from pydantic import Field, field_validator
 
+from scipion_cloud.deployments.states import Phase
 from scipion_cloud.model import DesktopState, Role
 from scipion_cloud.records import models
+from scipion_cloud.sync import generation as generations
+from scipion_cloud.sync.lock_info import LockInfo
 
 
 class Incoming(Schema):
@@ -58,12 +61,44 @@ class Me(Person):
     administrator: bool
 
 
+class ArchiveFile(Incoming):
+    """An archive (.tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst, .zip) among the data of a project."""
+
+    project: uuid.UUID
+    path: str = Field(description="Relative to the project's data folder.")
+
+
+class Preparation(Schema):
+    """How far the files of a new project have come that is made of another one or of an archive."""
+
+    state: models.Preparing
+    message: str = Field(description="Why it waits or has failed.")
+    status: dict[str, Any] = Field(description="Files and bytes done and total, and what was left out.")
+
+    @classmethod
+    def of(cls, row: models.Preparation) -> Self:
+        """From the record."""
+        return cls(state=models.Preparing(row.state), message=row.message, status=row.status)
+
+
 class NewProject(Schema):
     """A project to be made."""
 
     name: str
     description: str = ""
     demo: bool = Field(False, description="With a few example movies in it.")
+    storage: uuid.UUID | None = Field(
+        None, description="A connected storage to keep it in; else this machine."
+    )
+    folder: str = Field("", description="Where in the storage.")
+    existing: bool = Field(False, description="Take up the project that lies there already.")
+    clone_of: uuid.UUID | None = Field(None, description="A copy of this project, its boxes and files.")
+    generation: int | None = Field(None, ge=1, description="As it was in this generation; else as it is now.")
+    archive: ArchiveFile | None = Field(None, description="The Scipion project that is in this archive.")
+    source: uuid.UUID | None = Field(
+        None, description="A connected storage with a dataset that is only read."
+    )
+    source_folder: str = Field("", description="Where in that storage.")
 
 
 class Project(Schema):
@@ -75,6 +110,9 @@ class Project(Schema):
     owner: Person
     role: Role
     created: datetime
+    storage: str = Field(description="URL of the folder that keeps it; empty if it is kept on this machine.")
+    is_open: bool = Field(description="People can work in it now.")
+    preparation: Preparation | None = Field(description="Of a project that is made of another; else null.")
     tus: str = Field(description="Address to which tus 1.0 uploads of this project are sent.")
 
     @classmethod
@@ -87,6 +125,9 @@ class Project(Schema):
             owner=Person.of(project.owner),
             role=project.role_of(user) or Role.VIEWER,
             created=project.created,
+            storage=project.storage_url,
+            is_open=project.is_open,
+            preparation=Preparation.of(project.preparation) if hasattr(project, "preparation") else None,
             tus=f"/projects/{project.id}/tus",
         )
 
@@ -103,6 +144,89 @@ class Member(Person):
 
     role: Role
     owner: bool
+
+
+class Generation(Schema):
+    """The project as one save left it."""
+
+    number: int
+    created: datetime
+    user: str
+    host: str
+    note: str
+    files: int
+    bytes: int = Field(description="Of all files.")
+
+    @classmethod
+    def of(cls, generation: generations.Generation) -> Self:
+        """From what the storage says."""
+        return cls(
+            number=generation.number,
+            created=generation.created,
+            user=generation.user,
+            host=generation.host,
+            note=generation.note,
+            files=generation.files,
+            bytes=generation.bytes,
+        )
+
+
+class Lock(Schema):
+    """Who has or had a project open."""
+
+    user: str
+    host: str
+    acquired: datetime
+    renewed: datetime
+    live: bool = Field(description="Somebody may be writing.")
+    description: str
+
+    @classmethod
+    def of(cls, lock: LockInfo) -> Self:
+        """From the lock in the storage."""
+        return cls(
+            user=lock.user,
+            host=lock.host,
+            acquired=lock.acquired,
+            renewed=lock.renewed,
+            live=lock.live,
+            description=lock.describe(),
+        )
+
+
+class Deployment(Schema):
+    """A project opened here until a deadline."""
+
+    id: uuid.UUID
+    project: uuid.UUID
+    phase: Phase
+    message: str
+    close_requested: bool
+    deadline: datetime
+    generation: int | None = Field(description="Last saved or restored.")
+    last_saved: datetime | None
+    created: datetime
+    ready: datetime | None
+    ended: datetime | None
+    status: dict[str, Any] = Field(description="What the agent last told: progress, problems, questions.")
+
+    @classmethod
+    def of(cls, row: models.Deployment) -> Self:
+        """From the record."""
+        return cls(
+            id=row.id,
+            project=row.project_id,
+            phase=row.state,
+            message=row.message,
+            close_requested=row.close_requested,
+            deadline=row.deadline,
+            generation=row.generation,
+            last_saved=row.last_saved,
+            created=row.created,
+            ready=row.ready,
+            ended=row.ended,
+            status=row.status,
+        )
 
 
 class Desktop(Schema):

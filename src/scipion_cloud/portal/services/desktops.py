@@ -8,11 +8,9 @@ from django.utils import timezone
 from scipion_cloud.config import get_config
 from scipion_cloud.controller.desktops import start_desktop
 from scipion_cloud.errors import Conflict
-from scipion_cloud.model import DesktopState, Role
-from scipion_cloud.portal.services.guards import lock, need
+from scipion_cloud.model import LIVE_DESKTOPS, DesktopState, Role
+from scipion_cloud.portal.services.guards import lock, need, need_open
 from scipion_cloud.records.models import Desktop, Project, User
-
-LIVE = (DesktopState.STARTING.value, DesktopState.READY.value, DesktopState.STOPPING.value)
 
 
 def open_desktop(user: User, project: Project) -> Desktop:
@@ -24,7 +22,8 @@ def open_desktop(user: User, project: Project) -> Desktop:
     need(user, project, Role.EDITOR)
     with transaction.atomic():
         lock(project)
-        live = project.desktops.filter(state__in=LIVE).first()
+        need_open(project)
+        live = project.desktops.filter(state__in=LIVE_DESKTOPS).first()
         desktop = live or Desktop.objects.create(project=project, user=user, deadline=_deadline())
     if live is None:
         start_desktop(desktop)  # now, not at the controller's next look: somebody is waiting
@@ -36,7 +35,7 @@ def open_desktop(user: User, project: Project) -> Desktop:
 def extend_desktop(user: User, desktop: Desktop) -> Desktop:
     """Start its time afresh. Raises PermissionDenied unless `user` is editor, Conflict once it has ended."""
     need(user, desktop.project, Role.EDITOR)
-    open_ones = Desktop.objects.filter(pk=desktop.pk, state__in=LIVE, stop_requested=False)
+    open_ones = Desktop.objects.filter(pk=desktop.pk, state__in=LIVE_DESKTOPS, stop_requested=False)
     if not open_ones.update(deadline=_deadline()):
         raise Conflict("This desktop has ended; open a new one.")
     desktop.refresh_from_db()
@@ -46,7 +45,7 @@ def extend_desktop(user: User, desktop: Desktop) -> Desktop:
 def stop_desktop(user: User, desktop: Desktop) -> Desktop:
     """Ask for its end; protocols that it launched go on. Raises PermissionDenied unless `user` is editor."""
     need(user, desktop.project, Role.EDITOR)
-    Desktop.objects.filter(pk=desktop.pk, state__in=LIVE).update(stop_requested=True)
+    Desktop.objects.filter(pk=desktop.pk, state__in=LIVE_DESKTOPS).update(stop_requested=True)
     desktop.refresh_from_db()
     return desktop
 

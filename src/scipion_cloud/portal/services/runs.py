@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from django.db import transaction
@@ -10,9 +9,11 @@ from django.db.models import Count, Q, QuerySet
 
 from scipion_cloud.controller.runs import request_cancel
 from scipion_cloud.errors import Conflict, InvalidInput
-from scipion_cloud.model import MovieState, Role
-from scipion_cloud.portal.services.guards import lock, need
-from scipion_cloud.portal.uploads.files import Kind, list_data
+from scipion_cloud.model import AUTOMATIC, MovieState, Role
+from scipion_cloud.portal.services.choosing import movie_names
+from scipion_cloud.portal.services.guards import lock, need, need_open
+from scipion_cloud.portal.services.where import settle
+from scipion_cloud.portal.uploads.files import list_data
 from scipion_cloud.records.models import Movie, Project, Run, User
 from scipion_cloud.tools.catalogue import tool
 from scipion_cloud.tools.form import Value
@@ -32,26 +33,33 @@ def start_run(
     *,
     movies: str = "",
     label: str = "",
+    where: str = AUTOMATIC,
 ) -> Run:
     """Check everything that can be known beforehand and ask for a run.
 
     `values` are as typed or as JSON; `movies` takes a folder of the data or a pattern as `day1/*.tiff`, and
-    all movies if it is empty. Raises NotFound for a tool that is not there, PermissionDenied unless `user` is
-    an editor, InvalidInput with messages by field for values, movies or a gain reference that cannot be used.
+    all movies if it is empty; `where` is automatic, here, or a site's name. Raises NotFound for a tool that
+    is not there, PermissionDenied unless `user` is an editor, InvalidInput with messages by field for values,
+    movies, a gain reference or a site that cannot be used.
     """
     need(user, project, Role.EDITOR)
+    need_open(project)
     chosen = tool(tool_id)
     parameters = chosen.validate(values)
     names = movie_names(project, movies)
     _check_movies(project, names, parameters)
+    site = settle(where, project, chosen, parameters, names)
     longest = Run._meta.get_field("label").max_length or 0
     with transaction.atomic():
         lock(project)
+        need_open(project)
         run = Run.objects.create(
             project=project,
             user=user,
             tool=tool_id,
             parameters=parameters,
+            where=where.strip() or AUTOMATIC,
+            site=site,
             label=_printable(label)[:longest] or f"{chosen.title} {project.runs.count() + 1}",
         )
         rows = zip(names, stems(names), strict=True)
@@ -80,26 +88,6 @@ def with_movie_counts(runs: QuerySet[Run]) -> QuerySet[Run]:
         done=Count("movies", filter=Q(movies__state=MovieState.DONE.value)),
         failed=Count("movies", filter=Q(movies__state=MovieState.FAILED.value)),
     )
-
-
-def movie_names(project: Project, wanted: str = "") -> list[str]:
-    """The movies in the project's data, in order of their names; only those of a folder or pattern `wanted`.
-
-    Raises InvalidInput if there are none.
-    """
-    everything = [file.path for file in list_data(project) if file.kind is Kind.MOVIE]
-    if not everything:
-        raise InvalidInput(errors={"movies": "There are no movies in this project yet; upload some first."})
-    folder = wanted.strip().rstrip("/")
-    found = [
-        name
-        for name in everything
-        if not folder or name.startswith(f"{folder}/") or fnmatchcase(name, folder)
-    ]
-    if not found:
-        text = f"None of the {len(everything)} movies here is called like '{wanted}'."
-        raise InvalidInput(errors={"movies": f"{text} Give a folder's name or a pattern as 'day1/*.tiff'."})
-    return found
 
 
 def _check_movies(project: Project, names: list[str], parameters: Mapping[str, Value]) -> None:

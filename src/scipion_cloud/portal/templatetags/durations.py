@@ -10,13 +10,26 @@ register = template.Library()
 
 @register.filter
 def duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `2 h 10 min`."""
+    """`45 s`, `3 min`, `2 h 10 min`, `6 d 3 h`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 48 * 60:
+        return _two(minutes // 60, "h", minutes % 60, "min")
+    hours = round(minutes / 60)
+    return _two(hours // 24, "d", hours % 24, "h")
+
+
+def _two(big: int, unit: str, small: int, part: str) -> str:
+    return f"{big} {unit} {small} {part}" if small else f"{big} {unit}"
+
+
+@register.filter
+def hours(value: float) -> str:
+    """`0.4`, `12.5`, `1,204`."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 @register.filter

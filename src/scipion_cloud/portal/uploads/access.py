@@ -14,6 +14,7 @@ from starlette.requests import Request
 from scipion_cloud.errors import NotFound, ScipionCloudError
 from scipion_cloud.model import Role
 from scipion_cloud.portal.rights import bearer_of, project_for, user_of
+from scipion_cloud.portal.services.guards import need_open
 from scipion_cloud.records.models import Project, User
 
 
@@ -43,7 +44,9 @@ async def access(request: Request) -> Access:
 def _editor(user: User, project_id: UUID) -> Access:
     close_old_connections()
     try:
-        return Access(user, project_for(user, project_id, Role.EDITOR))
+        project = project_for(user, project_id, Role.EDITOR)
+        need_open(project)
+        return Access(user, project)
     except PermissionDenied as e:
         raise Forbidden(str(e)) from e
 

@@ -61,7 +61,12 @@ class DataFolder:
         top = os.open(projects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             whole = _enter(top, [project.folder])
-        except FileNotFoundError as e:  # it is not made again: the project may have been deleted meanwhile
+        except FileNotFoundError as e:
+            if not project.is_prepared:
+                raise Conflict("The files of this project are not here yet; wait until they are.") from e
+            if project.has_storage:
+                raise Conflict("This project is closed; open it on its page first.") from e
+            # it is not made again: the project may have been deleted meanwhile
             raise NotFound(
                 "The folder of this project is not on the server's disk any more; tell your operator."
             ) from e

@@ -79,6 +79,7 @@ def _live_context(request: HttpRequest, run: Run) -> dict[str, Any]:
         "failed": failed,
         "waiting": len(every) - len(done) - failed,
         "rejected": sum(not m.accepted for m in every),
+        "site_label": services.site_label(run.site) if run.site else "",
         "left": _time_left(run, len(every), len(done) + failed),
         "pictures_missing": any(not m.thumbnail and not m.message for m in done),
         "trend": motion_trend(every) if len(done) > 1 else None,

@@ -1,16 +1,17 @@
 """The form of a web tool."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods
 
 from scipion_cloud.errors import InvalidInput
-from scipion_cloud.model import Role
+from scipion_cloud.model import AUTOMATIC, Role
 from scipion_cloud.portal import services
 from scipion_cloud.portal.rights import project_for
 from scipion_cloud.portal.uploads.files import Kind, list_data
@@ -19,6 +20,8 @@ from scipion_cloud.tools import catalogue
 from scipion_cloud.tools.form import Field
 from scipion_cloud.tools.movies.info import MovieInfo, read_info
 from scipion_cloud.tools.tool import Tool
+
+_EXTRA = ("movies", "label", "where")  # what is asked for besides the tool's own fields
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,8 @@ def start(request: HttpRequest, project_id: uuid.UUID, tool_id: str) -> HttpResp
         values = _typed(request, tool)
         parameters = {field.name: values[field.name] for field in tool.fields}
         try:
-            run = services.start_run(
-                user, project, tool_id, parameters, movies=values["movies"], label=values["label"]
-            )
+            extra = {name: values[name] for name in _EXTRA}
+            run = services.start_run(user, project, tool_id, parameters, **extra)
         except InvalidInput as e:
             errors = e.errors or {"form": str(e)}
         else:
@@ -58,10 +60,33 @@ def start(request: HttpRequest, project_id: uuid.UUID, tool_id: str) -> HttpResp
     return render(request, "tools/start.html", context, status=422 if errors else 200)
 
 
+@login_required
+@require_GET
+def where(request: HttpRequest, project_id: uuid.UUID, tool_id: str) -> HttpResponse:
+    """The choice of a site, for what is typed into the form now."""
+    project = project_for(cast(User, request.user), project_id, Role.EDITOR)
+    tool = catalogue.tool(tool_id)
+    values = {field.name: request.GET.get(field.name) for field in tool.fields}
+    typed = {name: request.GET.get(name, "") for name in _EXTRA}
+    context = {"project": project, "tool": tool, **_where(project, tool, values | typed)}
+    return render(request, "tools/where.html", context)
+
+
+def _where(project: Project, tool: Tool, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the choice of a site shows; nothing where there is none."""
+    try:
+        offers = services.choice(project, tool, values, values.get("movies") or "")
+    except InvalidInput as e:
+        return {"offers": [], "no_offers": str(e), "where": values.get("where") or AUTOMATIC}
+    wish = values.get("where") or AUTOMATIC
+    best = next((o for o in offers if o.offer.possible), None)
+    return {"offers": offers, "best": best, "where": wish, "choice": services.has_choice()}
+
+
 def _typed(request: HttpRequest, tool: Tool) -> dict[str, Any]:
     """What the browser sent; a box that is not ticked sends nothing."""
     typed = {field.name: request.POST.get(field.name, "") for field in tool.fields}
-    return typed | {name: request.POST.get(name, "") for name in ("movies", "label")}
+    return typed | {name: request.POST.get(name, "") for name in _EXTRA}
 
 
 def _first_values(request: HttpRequest, project: Project, tool: Tool) -> dict[str, Any]:
@@ -72,7 +97,8 @@ def _first_values(request: HttpRequest, project: Project, tool: Tool) -> dict[st
     except ValueError:
         earlier = None
     if earlier is not None:
-        return values | {name: value for name, value in earlier.parameters.items() if name in values}
+        again = {name: value for name, value in earlier.parameters.items() if name in values}
+        return values | again | {"where": earlier.where}
     facts = _facts(project)
     if facts is not None and facts.pixel_size is not None:
         values["pixel_size"] = facts.pixel_size
@@ -101,6 +127,7 @@ def _context(project: Project, tool: Tool, values: dict[str, Any], errors: dict[
         "advanced_wrong": any(f.error for f in shown if f.field.advanced),
         "movie_count": sum(file.kind is Kind.MOVIE for file in list_data(project)),
         "facts": _facts(project),
+        **_where(project, tool, values),
     }
 
 

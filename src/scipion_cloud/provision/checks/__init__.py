@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from scipion_cloud.config import Config
-from scipion_cloud.provision.checks import installation, machine, programs
+from scipion_cloud.provision.checks import batch, installation, machine, programs
 from scipion_cloud.provision.checks.verdict import Check, Verdict
 
 __all__ = ["Check", "Verdict", "examine"]
@@ -14,6 +14,7 @@ EXAMINERS: tuple[Callable[[Config], list[Check]], ...] = (
     installation.packages,
     installation.scipion,
     installation.database,
+    batch.examine,
     machine.folders,
     machine.disk,
     machine.port,

@@ -2,14 +2,19 @@
 
 import uuid
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from django.db import models
 from django.utils.text import slugify
 
 from scipion_cloud.config import get_config
+from scipion_cloud.deployments.states import Phase
 from scipion_cloud.model import Role
 from scipion_cloud.records.models.people import User
+from scipion_cloud.records.models.storages import StorageConnection
+
+if TYPE_CHECKING:
+    from scipion_cloud.records.models.deployments import Deployment
 
 _RANK = {Role.VIEWER: 0, Role.EDITOR: 1, Role.MANAGER: 2}
 
@@ -31,11 +36,26 @@ class Project(models.Model):
     description = models.TextField(max_length=4000, blank=True)
     folder = models.CharField(max_length=80, unique=True, editable=False)
     owner = models.ForeignKey(User, on_delete=models.PROTECT, related_name="owned_projects")
+    storage = models.ForeignKey(
+        StorageConnection, on_delete=models.PROTECT, null=True, related_name="projects"
+    )
+    storage_url = models.CharField(max_length=2000, blank=True)  # its folder there; empty: kept here
+    source = models.ForeignKey(StorageConnection, on_delete=models.PROTECT, null=True, related_name="+")
+    source_url = models.CharField(max_length=2000, blank=True)  # a read-only dataset that it reads
     members = models.ManyToManyField(User, through="Membership", related_name="projects")
     created = models.DateTimeField(auto_now_add=True)
     deleted = models.DateTimeField(null=True, editable=False)
 
     objects = ProjectQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["storage_url"],
+                condition=models.Q(deleted=None) & ~models.Q(storage_url=""),
+                name="one_project_a_folder",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -59,6 +79,32 @@ class Project(models.Model):
     def data(self) -> Path:
         """Where uploads land."""
         return self.path / "data"
+
+    @property
+    def has_storage(self) -> bool:
+        """Whether it has to be opened before people can work in it; else it is kept on this machine."""
+        return bool(self.storage_url)
+
+    @property
+    def deployment(self) -> "Deployment | None":
+        """The one that is live."""
+        return self.deployments.exclude(phase__in=[p.value for p in Phase if p.is_final]).first()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether its files are there; those of a copy have to be brought first."""
+        preparation = getattr(self, "preparation", None)
+        return preparation is None or preparation.is_done
+
+    @property
+    def is_open(self) -> bool:
+        """Whether people can work in it now."""
+        if not self.is_prepared:
+            return False
+        if not self.has_storage:
+            return True
+        live = self.deployment
+        return live is not None and live.is_usable
 
     def role_of(self, user: User) -> Role | None:
         """What `user` is in this project; None for a stranger."""

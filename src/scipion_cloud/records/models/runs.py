@@ -6,7 +6,7 @@ from pathlib import Path
 from django.db import models
 
 from scipion_cloud.config import get_config
-from scipion_cloud.model import MovieState, RunState
+from scipion_cloud.model import AUTOMATIC, MovieState, RunState
 from scipion_cloud.records.fields import LogJson, LogText
 from scipion_cloud.records.models.people import User
 from scipion_cloud.records.models.projects import Project
@@ -20,6 +20,8 @@ class Run(models.Model):
     tool = models.CharField(max_length=40)
     label = models.CharField(max_length=120, blank=True)
     parameters = models.JSONField()  # as validated by the tool
+    where = models.CharField(max_length=30, default=AUTOMATIC)  # as wished: automatic, here, or a site's name
+    site = models.CharField(max_length=30, blank=True)  # which it got; empty: here
     user = models.ForeignKey(User, on_delete=models.SET_NULL, null=True)
     state = models.CharField(
         max_length=10, choices=[(s.value, s.value) for s in RunState], default=RunState.WAITING.value
@@ -39,6 +41,11 @@ class Run(models.Model):
     def status(self) -> RunState:
         """The state as a value with behaviour."""
         return RunState(self.state)
+
+    @property
+    def phase(self) -> str:
+        """What is being done about the part of it that runs elsewhere; empty if none does."""
+        return next((phase for step in self.steps.values() if (phase := step.get("phase", ""))), "")
 
     @property
     def pictures(self) -> Path:

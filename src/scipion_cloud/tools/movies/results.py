@@ -18,7 +18,10 @@ Doubles = NDArray[np.float64]
 EARLY_DOSE = 4.0
 """Motion within the first e/A2 of this number is called early, as in RELION."""
 
-_LAST_MOVED = "corrected_micrographs.star"  # Scipion moves the micrograph first and this file last
+PROTOCOL = "ProtRelionMotioncor"  # whose results these are
+LAST_MOVED = "corrected_micrographs.star"
+"""How the name of a movie's last file ends: Scipion moves the micrograph first and this one last."""
+
 _MOST_STAR_BYTES = 16 << 20
 _BELIEVABLE = 5_000.0  # px; RELION writes -9999 where it knows nothing
 _COEFFICIENTS = 18  # of RELION's motion model, for each axis
@@ -99,14 +102,21 @@ def scan_results(run_dir: Path, known: Iterable[MovieOutputs] = ()) -> list[Movi
     before = {outputs.stem: outputs for outputs in known}
     found = []
     for name in names:
-        if name.endswith(_LAST_MOVED):
-            stem = name.removesuffix(_LAST_MOVED)
+        if name.endswith(LAST_MOVED):
+            stem = name.removesuffix(LAST_MOVED)
             outputs = before.get(stem)
             if outputs is None or outputs.micrograph.name not in names:
                 outputs = _complete(extra, stem, names)
             if outputs is not None:
                 found.append(outputs)
     return sorted(found, key=lambda outputs: outputs.stem)
+
+
+def output_names(stem: str) -> tuple[str, ...]:
+    """The names of all files that a movie may have in the `extra` folder; its last one comes last."""
+    root = _root(stem)
+    images = (f"{root}_aligned_mic_DW.mrc", f"{root}_aligned_mic.mrc", f"{root}_aligned_mic_PS.mrc")
+    return (*images, f"{stem}.log", f"{stem}.star", f"{stem}{LAST_MOVED}")
 
 
 def read_motion(outputs: MovieOutputs, grid: tuple[int, int] = (5, 5)) -> Motion:
@@ -151,23 +161,15 @@ def read_motion(outputs: MovieOutputs, grid: tuple[int, int] = (5, 5)) -> Motion
 
 def _complete(extra: Path, stem: str, names: set[str]) -> MovieOutputs | None:
     """The outputs of a movie, or None if a file of them is missing or not whole."""
-    root = _root(stem)
-
-    def named(name: str) -> Path | None:
-        return extra / name if name in names else None
-
-    outputs = MovieOutputs(
-        stem,
-        extra / f"{stem}.star",
-        named(f"{root}_aligned_mic_DW.mrc"),
-        named(f"{root}_aligned_mic.mrc"),
-        named(f"{root}_aligned_mic_PS.mrc"),
-        named(f"{stem}.log"),
+    weighted, unweighted, spectrum, log, star, last = (
+        extra / name if name in names else None for name in output_names(stem)
     )
-    images = [image for image in (outputs.dose_weighted, outputs.unweighted) if image]
-    if not images or outputs.star.name not in names or not all(map(_is_whole, images)):
+    if star is None or last is None:
         return None
-    last = extra / f"{stem}{_LAST_MOVED}"
+    outputs = MovieOutputs(stem, star, weighted, unweighted, spectrum, log)
+    images = [image for image in (outputs.dose_weighted, outputs.unweighted) if image]
+    if not images or not all(map(_is_whole, images)):
+        return None
     return outputs if _has_content(outputs.star) and _has_content(last) else None
 
 

@@ -1,0 +1,1 @@
+"""Clusters of our own: a private Slurm on one machine, and nodes that come and go with the work."""

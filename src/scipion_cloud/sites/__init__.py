@@ -1,0 +1,1 @@
+"""Sites: the places where jobs can run, as `sites.toml` describes them, and the way there."""
