@@ -26,6 +26,7 @@ _FILES = ("--checksum", f"--partial-dir={PARTIAL}", "--perms", "--chmod=u+rwX", 
 _WILD = re.compile(r"[\\*?[]")
 _GONE = re.compile(r'\[sender\] \w+ "([^"]*)" failed: No such file|file has vanished: "([^"]*)"')
 _INCOMPLETE, _VANISHED = 23, 24  # exit codes of rsync
+_BROKEN = (10, 12, 30, 35, 255)  # a socket's error (also of a write to ssh's pipe), the stream, time-outs; ssh's
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Transfer:
         if code in (_INCOMPLETE, _VANISHED) and (gone := _GONE.search(errors)):
             return InvalidInput(f"A file that is needed is gone: {gone[1] or gone[2]}")
         last = lines[-1][:300] if lines else "no reason is known"
-        if code in (12, 30, 35, 255):
+        if code in _BROKEN:
             return TransferError(f"the link to {site} broke: {last}")
         return TransferError(f"rsync to or from {site} failed ({code}): {last}")
 

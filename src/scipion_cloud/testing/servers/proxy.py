@@ -106,6 +106,7 @@ class Proxy:
         try:
             if not self._refusing:
                 await self._serve(reader, writer)
+                await _end(writer)
         except OSError:
             pass  # one side is gone; the other is told by the reset
         finally:
@@ -120,6 +121,7 @@ class Proxy:
         tasks = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.gather(*tasks)
+            await _end(requests)
         finally:
             for task in tasks:
                 task.cancel()
@@ -165,6 +167,12 @@ class Proxy:
         await writer.drain()
         if cut:
             self._reset_all()
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    """Close after all that was written has gone out: a reset would throw it away."""
+    writer.close()
+    await writer.wait_closed()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
