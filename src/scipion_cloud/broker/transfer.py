@@ -26,7 +26,7 @@ _FILES = ("--checksum", f"--partial-dir={PARTIAL}", "--perms", "--chmod=u+rwX", 
 _WILD = re.compile(r"[\\*?[]")
 _GONE = re.compile(r'\[sender\] \w+ "([^"]*)" failed: No such file|file has vanished: "([^"]*)"')
 _INCOMPLETE, _VANISHED = 23, 24  # exit codes of rsync
-_BROKEN = (10, 12, 30, 35, 255)  # a socket's error (also of a write to ssh's pipe), the stream, time-outs; ssh's
+_BROKEN = (10, 12, 30, 35, 255)  # a socket (or the pipe to ssh), the stream, time-outs; ssh itself
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`scipion-cloud check`, `test` and `bench`: the quality of a checkout."""
 
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,9 @@ CHECKS = {
     "Layers": ["lint-imports"],
 }
 
+FAILED = 1  # exit code of pytest: all ran, some failed
+MAY_BE_FLAKY = 5  # tests; more that fail are broken, and no second try shows anything
+
 more = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 
 
@@ -39,16 +43,31 @@ def test(arguments: tuple[str, ...]) -> None:
     progress = set_up()
     _check(progress)
     processes = str((os.cpu_count() or 1) + 1)  # many of them mostly wait
-    side_by_side = [
-        "-n",
-        processes,
-        "--dist",
-        "loadfile",
-        "--no-loadscope-reorder",
-    ]  # in the order of conftest
+    # in the order of conftest
+    side_by_side = ["-n", processes, "--dist", "loadfile", "--no-loadscope-reorder"]
     shown = ["--durations=20", "--durations-min=1"]
-    command = [sys.executable, "-m", "pytest", *side_by_side, *shown, *arguments]
-    raise click.exceptions.Exit(subprocess.run(command, cwd=checkout(), check=False).returncode)
+    code = _pytest("--cache-clear", *side_by_side, *shown, *arguments)
+    if code == FAILED and 0 < len(failed := _failed()) <= MAY_BE_FLAKY:
+        progress.say(f"\nOnce more, alone, those that failed beside the others: {len(failed)}")
+        code = _pytest("--last-failed", *arguments)
+        if not code:
+            progress.say("\nFlaky, as they passed only alone. Whatever they depend on is to be mended:")
+            progress.say("\n".join(f"  {name}" for name in failed))
+    raise click.exceptions.Exit(code)
+
+
+def _pytest(*arguments: str) -> int:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments], cwd=checkout(), check=False
+    ).returncode
+
+
+def _failed() -> list[str]:
+    """The tests that failed last, from pytest's cache."""
+    try:
+        return list(json.loads((checkout() / ".pytest_cache" / "v" / "cache" / "lastfailed").read_bytes()))
+    except FileNotFoundError:
+        return []
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
