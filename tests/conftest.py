@@ -17,6 +17,17 @@ from scipion_cloud.testing.postgresql import postgresql
 from scipion_cloud.testing.servers import daemon
 from scipion_cloud.testing.servers.radosgw import Radosgw, radosgw
 
+_SHARED = [
+    "agent_site",
+    "broker_site",
+    "desktop_site",
+    "run_site",
+    "scipion_site",
+    "sync_working",
+    "upload_site",
+]
+_SUITES = ["job_backend", "lease", "node_provider", "storage"]
+pytest.register_assert_rewrite(*_SHARED, *(f"scipion_cloud.testing.{name}" for name in _SUITES))
 choose_level()  # before the modules of tests make settings of their own from it
 
 

@@ -215,7 +215,7 @@ def test_forgotten_jobs(backend: BatchBackend, cluster: PrivateSlurm, tmp_path: 
         assert time.monotonic() < deadline
         time.sleep(0.1)
     wait_running(backend, waiting)
-    assert len((tmp_path / "b").read_text().split()) == 1
+    assert len(wait_file(tmp_path / "b").split()) == 1
 
 
 class Forgetful(Slurm):

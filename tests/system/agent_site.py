@@ -150,6 +150,10 @@ class Running:
     def wait_phase(self, *phases: Phase) -> AgentStatus:
         return self.wait_for(lambda status: status.phase in phases)
 
+    def wait_whole(self) -> AgentStatus:
+        """Until people can work and all of the project is here."""
+        return self.wait_for(lambda status: status.phase is Phase.READY and not status.arriving)
+
 
 class Process(Running):
     """An agent in a process of its own, which can be killed."""
@@ -265,7 +269,7 @@ def newest(site: Site) -> int:
 
 def works(agent: Running, site: Site, name: str = "work", *, whole: bool = True) -> Path:
     """Wait until people can work, and all of the project is here; do some work."""
-    agent.wait_for(lambda s: s.phase is Phase.READY and not (whole and s.arriving))
+    agent.wait_whole() if whole else agent.wait_phase(Phase.READY)
     work = site.folder / name
     (work / "result.star").write_text("rlnMicrographName\n")
     return work

@@ -40,7 +40,7 @@ def test_killed_after_the_last_save_failed_and_started_again(project: Site) -> N
     agent.kill()
     project.steer()
     again = project.open()
-    again.wait_phase(Phase.READY)
+    again.wait_whole()
     again.stop()
     ends_well(again, project)
     assert "result.star" in project.shown()
@@ -74,7 +74,7 @@ def test_a_network_that_is_gone_while_fetching(project: Site) -> None:
 
 def test_one_who_comes_second_is_told_who_has_it(project: Site) -> None:
     agent = project.open(user="Ada")
-    agent.wait_phase(Phase.READY)
+    agent.wait_whole()
     second = project.open("elsewhere", user="Ben")
     assert second.end() == Exit.LOCKED
     assert "Ada" in second.status().message
@@ -91,7 +91,7 @@ def test_one_whose_lock_was_taken_over_stops_and_keeps_its_work(project: Site) -
     assert "Ben" in agent.status().message
     assert (work / "result.star").exists()
     assert "result.star" not in project.shown()
-    taker.wait_phase(Phase.READY)
+    taker.wait_whole()
     (project.folder / "elsewhere" / "other.txt").write_text("by Ben")
     taker.stop()
     ends_well(taker, project, "elsewhere")
@@ -105,7 +105,7 @@ def test_one_whose_lock_was_taken_over_stops_and_keeps_its_work(project: Site) -
 
 def test_two_agents_on_one_state(project: Site) -> None:
     agent = project.open()
-    agent.wait_phase(Phase.READY)
+    agent.wait_whole()
     command = [sys.executable, "-m", "scipion_cloud.cli", "agent", "run", "--storage", project.url]
     done = subprocess.run(
         [*command, "--work", project.folder / "work"], capture_output=True, text=True, check=False
@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_saved_is_not_left_behind_in_silence(project: Site
 
 def test_nothing_can_be_confirmed_that_was_not_asked(project: Site) -> None:
     agent = project.open()
-    agent.wait_phase(Phase.READY)
+    agent.wait_whole()
     with pytest.raises(Conflict, match="Nothing waits"):
         agent.client.confirm()
 

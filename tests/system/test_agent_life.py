@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from agent_site import PROJECT, Site, ends_well, lock, newest, tree, works
 
-from scipion_cloud.deployments.states import Phase
 from scipion_cloud.errors import Conflict
 
 
@@ -20,7 +19,7 @@ def test_a_project_is_opened_worked_on_and_found_again_elsewhere(project: Site) 
     agent.stop()
     ends_well(agent, project)
     again = project.open("elsewhere")
-    again.wait_for(lambda s: s.phase is Phase.READY and s.arriving is None)
+    again.wait_whole()
     other = project.folder / "elsewhere"
     assert tree(other) == tree(work)
     assert (other / "link").readlink() == Path("data/movie.mrc")
@@ -73,7 +72,7 @@ def test_the_working_copy_is_removed_if_that_was_wished(project: Site) -> None:
     assert list((project.folder / "work").iterdir()) == []
     assert "result.star" in project.shown()
     again = project.open()
-    again.wait_for(lambda s: s.phase is Phase.READY and s.arriving is None)
+    again.wait_whole()
     assert tree(project.folder / "work") == project.shown()
 
 
@@ -81,7 +80,7 @@ def test_a_source_comes_along(project: Site) -> None:
     movies = project.work("movies")
     (movies / "m1.mrc").write_bytes(b"frames")
     agent = project.open(source=movies.as_uri())
-    agent.wait_phase(Phase.READY)
+    agent.wait_whole()
     appeared = project.folder / "work.source" / "m1.mrc"
     agent.wait_for(lambda _: appeared.exists())
     assert appeared.read_bytes() == b"frames"
@@ -89,7 +88,7 @@ def test_a_source_comes_along(project: Site) -> None:
     agent.stop()
     assert agent.end() == 0
     elsewhere = project.open("elsewhere", source=movies.as_uri())
-    elsewhere.wait_phase(Phase.READY)
+    elsewhere.wait_whole()
     assert (
         project.folder / "elsewhere" / "m1.mrc"
     ).readlink() == project.folder / "elsewhere.source" / "m1.mrc"
@@ -97,7 +96,7 @@ def test_a_source_comes_along(project: Site) -> None:
 
 def test_back_to_an_earlier_generation_and_forth_again(project: Site) -> None:
     agent = project.open()
-    agent.wait_for(lambda s: s.phase is Phase.READY and s.arriving is None)
+    agent.wait_whole()
     work = works(agent, project)
     (work / "Runs/000002_Import/log").write_text("changed\n")
     with pytest.raises(Conflict, match="no generation 9"):
@@ -119,7 +118,7 @@ def test_beginning_with_an_earlier_generation(project: Site) -> None:
     agent.stop()
     ends_well(agent, project)
     early = project.open("elsewhere", generation=1)
-    early.wait_phase(Phase.READY)
+    early.wait_whole()
     assert set(tree(project.folder / "elsewhere")) == set(PROJECT)
     early.stop()
     ends_well(early, project, "elsewhere")

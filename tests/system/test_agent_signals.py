@@ -31,7 +31,7 @@ def test_sigterm_while_fetching_stops_at_once_and_keeps_what_has_arrived(project
     assert newest(project) == 1
     project.steer()
     again = project.open()
-    again.wait_for(lambda s: s.phase is Phase.READY and s.arriving is None)
+    again.wait_whole()
     assert tree(project.folder / "work") == project.shown()
 
 
@@ -92,12 +92,12 @@ def test_a_copy_left_unfinished_is_not_taken_for_work_when_the_project_has_gone_
     assert here.end() == 0
     project.steer()
     there = project.open("elsewhere")
-    there.wait_for(lambda s: s.phase is Phase.READY and s.arriving is None)
+    there.wait_whole()
     (project.folder / "elsewhere" / "result.star").write_text("improved elsewhere\n")
     there.stop()
     ends_well(there, project, "elsewhere")
     again = project.open()
-    again.wait_for(lambda s: s.phase is Phase.READY and s.arriving is None)
+    again.wait_whole()
     assert (project.folder / "work" / "result.star").read_text() == "improved elsewhere\n"
     again.stop()
     ends_well(again, project)
@@ -140,6 +140,7 @@ def test_killed_while_people_work(project: Site) -> None:
     assert status.unsaved
     assert (work / "result.star").exists()
     assert not (work / "Runs/000002_Import/log").exists()
+    again.wait_whole()
     again.stop()
     ends_well(again, project)
 
@@ -153,7 +154,7 @@ def test_killed_while_people_work_and_large_files_arrive(project: Site) -> None:
     first = again.wait_phase(Phase.READY)
     assert first.arriving is not None, "it says at once that not all is here"
     project.steer()
-    again.wait_for(lambda s: s.phase is Phase.READY and s.arriving is None)
+    again.wait_whole()
     assert (work / "result.star").exists()
     assert (work / "data/movie.mrc").read_bytes() == LARGE
     again.stop()
@@ -174,7 +175,7 @@ def test_killed_during_a_save(project: Site, closing: bool) -> None:
     agent.kill()
     project.steer()
     again = project.open()
-    again.wait_phase(Phase.READY)
+    again.wait_whole()
     again.stop()
     ends_well(again, project)
     assert project.shown()["Runs/000002_Import/log"] == b"changed\n"
@@ -193,7 +194,7 @@ def test_killed_on_the_way_to_an_earlier_generation(project: Site) -> None:
     agent.kill()
     project.steer()
     again = project.open()
-    again.wait_phase(Phase.READY)
+    again.wait_whole()
     assert tree(work) == before
     again.stop()
     ends_well(again, project)
