@@ -74,7 +74,7 @@ class Site:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process:
             self.process.send_signal(how)
-            self.process.wait(20)
+            self.process.wait(120)
             self.process = None
 
     def parts(self) -> dict[str, int]:

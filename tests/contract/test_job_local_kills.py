@@ -269,4 +269,4 @@ def test_status_does_not_wait_for_a_hung_process(backend: LocalBackend, tmp_path
             late = backend.submit(sh("true", tmp_path), "b")
         finally:
             process.kill()
-    wait_until(backend, [late], lambda s: s.state is JobState.DONE, 30)
+    wait_until(backend, [late], lambda s: s.state is JobState.DONE, 120)

@@ -230,7 +230,7 @@ def test_reasons(backend: BatchBackend, cluster: PrivateSlurm, tmp_path: Path) -
     big = backend.submit(sh("sleep 1000", tmp_path, cpus=2), "a")
     waiting = backend.submit(sh("true", tmp_path), "b")
     wait_running(backend, big)
-    (status,) = wait_until(backend, [waiting], lambda s: "waits for" in s.reason, 60)
+    (status,) = wait_until(backend, [waiting], lambda s: "waits for" in s.reason, 120)
     assert status.state is JobState.QUEUED
     cluster.run("scancel", *batch_ids(backend))
     stopped, dropped = wait_for(backend, big, waiting)
@@ -246,7 +246,7 @@ def test_really_asked_for(backend: BatchBackend, cluster: PrivateSlurm, tmp_path
     shown = cluster.run("scontrol", "show", "job", *batch_ids(backend))
     for words in ("NumCPUs=2", "mem=512M", "TimeLimit=03:02:00", "gres:gpu:1", "Requeue=0"):
         assert words in shown
-    wait_until(backend, [job], lambda _: backend.logs(job).stdout == "0\n", 60)
+    wait_until(backend, [job], lambda _: backend.logs(job).stdout == "0\n", 120)
 
 
 def test_local_jobs_of_a_home_that_gets_slurm(

@@ -74,7 +74,7 @@ def proxy(folder: Path, port: int, upstream: str) -> Iterator[None]:
     conf.write_text(user + conf.read_text())
     nginx = subprocess.Popen(["/usr/sbin/nginx", "-e", folder / "error.log", "-c", conf])
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()

@@ -137,7 +137,7 @@ def test_sigterm_ends_everything(start: Callable[[list[str]], Running]) -> None:
     session = start([sys.executable, "-c", WINDOW])
     state = session.reach(Phase.SCIPION_READY)
     session.process.terminate()
-    assert session.process.wait(10) == 0
+    assert session.process.wait(120) == 0
     assert session.state.phase is Phase.ENDED
     assert gone(state.pids)
     assert not Path(f"/tmp/.X11-unix/X{state.display[1:]}").exists()
@@ -147,7 +147,7 @@ def test_a_killed_x_server_ends_the_session_with_a_message(start: Callable[[list
     session = start(["xterm"])
     state = session.reach(Phase.X_READY)
     os.kill(state.pids["xserver"], signal.SIGKILL)
-    assert session.process.wait(15) == 1
+    assert session.process.wait(120) == 1
     assert "signal 9" in session.state.message
     assert gone(state.pids)
     assert not Path(f"/tmp/.X11-unix/X{state.display[1:]}").exists()

@@ -212,7 +212,7 @@ def test_orders_are_answered_also_when_the_agent_ends() -> None:
     orders.refuse("The agent has ended.")
     late = orders.add(Order(Ask.REVERT, 3))
     for order in (waiting, late):
-        assert order.done.wait(10)
+        assert order.done.wait(60)
         assert order.error == "The agent has ended."
     assert orders.take(Ask.SAVE) == []
 
