@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 _ARGUMENTS = [
     "--disable-gpu",
@@ -44,5 +44,10 @@ def watch(page: Page) -> list[str]:
     """Collects what a healthy page never has: script errors and violations of the content security policy."""
     troubles: list[str] = []
     page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+
+    def console(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            troubles.append(f"{message.text} ({message.location['url']})")
+
+    page.on("console", console)
     return troubles
