@@ -1,6 +1,8 @@
 """Threads that do a list of tasks: small ones many at a time, large ones meanwhile."""
 
+import os
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 FEW = 2  # threads
@@ -12,7 +14,8 @@ def run_all(small: Iterable[Task], large: Iterable[Task], threads: int) -> None:
     """Do all tasks. A quarter of the threads begins with the large ones, and helps out when these are done.
 
     One or two threads are for the small ones only; two more do the large ones meanwhile. The first error
-    stops all threads after the task that each is at, and is raised.
+    stops all threads after the task that each is at, and is raised. A panic of a library, which is no
+    Exception, ends the process like a kill: other threads may wait for that library for ever.
     """
     queues = (_Queue(small), _Queue(large))
     errors: list[BaseException] = []
@@ -24,9 +27,12 @@ def run_all(small: Iterable[Task], large: Iterable[Task], threads: int) -> None:
                     return
                 try:
                     task()
-                except BaseException as e:  # noqa: BLE001 - raised again by the thread that waits
+                except Exception as e:  # noqa: BLE001 - raised again by the thread that waits
                     errors.append(e)
                     return
+                except BaseException:  # noqa: BLE001 - a panic
+                    traceback.print_exc()
+                    os.abort()
 
     orders: list[Sequence[_Queue]]
     if threads > FEW:
