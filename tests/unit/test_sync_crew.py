@@ -13,11 +13,11 @@ PANIC = """
 import resource, threading
 from scipion_cloud.sync.crew import run_all
 
-class Panic(BaseException):
-    "As PyO3's: no Exception."
+class PanicException(BaseException):
+    "As PyO3's."
 
 def panics():
-    raise Panic("the runtime is gone")
+    raise PanicException("the runtime is gone")
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 run_all([threading.Event().wait, panics], [], 4)  # the first one waits for ever

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 FEW = 2  # threads
+PANIC = "PanicException"  # of PyO3, which gives it no name that could be imported
 
 Task = Callable[[], None]
 
@@ -14,8 +15,8 @@ def run_all(small: Iterable[Task], large: Iterable[Task], threads: int) -> None:
     """Do all tasks. A quarter of the threads begins with the large ones, and helps out when these are done.
 
     One or two threads are for the small ones only; two more do the large ones meanwhile. The first error
-    stops all threads after the task that each is at, and is raised. A panic of a library, which is no
-    Exception, ends the process like a kill: other threads may wait for that library for ever.
+    stops all threads after the task that each is at, and is raised. A panic of a library in Rust ends the
+    process like a kill: other threads may wait for that library for ever.
     """
     queues = (_Queue(small), _Queue(large))
     errors: list[BaseException] = []
@@ -27,12 +28,12 @@ def run_all(small: Iterable[Task], large: Iterable[Task], threads: int) -> None:
                     return
                 try:
                     task()
-                except Exception as e:  # noqa: BLE001 - raised again by the thread that waits
+                except BaseException as e:  # noqa: BLE001 - raised again by the thread that waits
+                    if type(e).__name__ == PANIC:
+                        traceback.print_exc()
+                        os.abort()
                     errors.append(e)
                     return
-                except BaseException:  # noqa: BLE001 - a panic
-                    traceback.print_exc()
-                    os.abort()
 
     orders: list[Sequence[_Queue]]
     if threads > FEW:
