@@ -75,7 +75,7 @@ def project(storage: Storage) -> dict[str, bytes]:
 
 def west_life(storage: Storage, age: timedelta = timedelta()) -> None:
     """What the West-Life scripts left: `find -type l -printf '"%h" "%f" "%l"\\n'` of the working copy."""
-    work = "/data/work/apoferritin"
+    work = "/home/ann/apoferritin"
     storage.write(
         ".deployment_status_do_not_delete/lock",
         b"HOST=wn12.example.org\nMOUNT=/onedata\nDIR=space1/apoferritin\nUSER=Ann\n"
