@@ -57,15 +57,7 @@ def _open_for_reading(sftp: Protocol, path: bytes) -> bytes:
     """The handle of a file that is one. Raises SftpStatus, StorageError."""
     looked = sftp.send(Ask.LSTAT, string(path))
     opened = sftp.send(Ask.OPEN, *open_file(path, READ))
-    handle, refusal, mode = b"", None, None
-    try:
-        mode = sftp.attributes(looked).mode
-    except SftpStatus as e:
-        refusal = e
-    try:
-        handle = sftp.handle(opened)
-    except SftpStatus as e:
-        refusal = refusal or e
+    mode, handle, refusal = sftp.opened(looked, opened)
     if mode is not None and not stat.S_ISREG(mode):
         if handle:
             sftp.forget(sftp.send(Ask.CLOSE, handle))

@@ -52,17 +52,7 @@ def _ask_pages(sftp: Protocol, handle: bytes) -> list[int]:
 
 def _handle(sftp: Protocol, looked: int, opened: int) -> tuple[bytes, SftpStatus | None]:
     """The handle of a folder; empty where there is none to list, with the refusal if that is an error."""
-    mode: int | None = None
-    refusal: SftpStatus | None = None
-    handle = b""
-    try:
-        mode = sftp.attributes(looked).mode
-    except SftpStatus as e:
-        refusal = e
-    try:
-        handle = sftp.handle(opened)
-    except SftpStatus as e:
-        refusal = refusal or e
+    mode, handle, refusal = sftp.opened(looked, opened)
     if mode is not None and not stat.S_ISDIR(mode):
         refusal = None
         if handle:

@@ -207,6 +207,20 @@ class Protocol:
         self._expect(kind, Answer.HANDLE)
         return struct.pack(">I", length) + rest
 
+    def opened(self, looked: int, opened: int) -> tuple[int | None, bytes, SftpStatus | None]:
+        """What a path is and its handle, of two requests for one path: mode, handle, the first refusal."""
+        mode: int | None = None
+        handle, refusal = b"", None
+        try:
+            mode = self.attributes(looked).mode
+        except SftpStatus as e:
+            refusal = e
+        try:
+            handle = self.handle(opened)
+        except SftpStatus as e:
+            refusal = refusal or e
+        return mode, handle, refusal
+
     def attributes(self, number: int) -> Attributes:
         """The attributes that a request for them gets."""
         kind, flags, rest = self.reply(number)
