@@ -65,10 +65,10 @@ def machines(cluster: ElasticCluster, quota: int | None = None) -> Machines:
 
 
 def submit(slurm: PrivateSlurm, folder: Path, name: str, script: str, *options: str) -> str:
-    """Queue a job that notes when it begins and ends; its number."""
+    """Queue a job that notes when it begins and ends; its number. What it says is in NAME.out."""
     text = f"#!/bin/sh\necho began $SLURMD_NODENAME $(hostname) >> {folder}/{name}\n{script}\n"
     (folder / f"{name}.sh").write_text(text + f"echo ended >> {folder}/{name}\n")
-    more = [f"--job-name={name}", "--output=/dev/null", "--mem=50", *options]
+    more = [f"--job-name={name}", f"--output={folder}/{name}.out", "--mem=50", *options]
     return slurm.run("sbatch", "--parsable", *more, str(folder / f"{name}.sh")).strip()
 
 
@@ -145,9 +145,10 @@ def test_mpi_over_two_nodes_that_came_for_it(tmp_path: Path) -> None:
     ):
         submit(slurm, tmp_path, "job", script, "--nodes=2", "--ntasks-per-node=2")
         wait_ended(tmp_path, "job")
+        output = (tmp_path / "job.out").read_text()
         for way in ("mpirun", "srun"):
             lines = sorted(file.read_text().split() for file in tmp_path.glob(f"{way}-*"))
-            assert [rank for rank, _, _ in lines] == ["0", "1", "2", "3"], way
+            assert [rank for rank, _, _ in lines] == ["0", "1", "2", "3"], output
             assert {total for _, total, _ in lines} == {"6"}, way  # each has heard from all
             assert sorted(host for _, _, host in lines) == sorted(cluster.names * 2), way
 
