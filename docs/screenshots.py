@@ -105,8 +105,10 @@ def tour(page: Page, target: Path, look: str) -> None:
     shot("account")
     page.goto("/people/")
     shot("people")
+    page.goto("/sites/")
+    shot("sites")
     page.goto("/")
-    page.locator("a.card").first.click()
+    page.locator("a.card", has_text="Demo").click()
     project = page.url
     page.goto(project + "data/")
     shot("data")
